@@ -1,10 +1,10 @@
-#include <fcntl.h>
-#include <gtest/gtest.h>
-
 #include <cmath>
 #include <filesystem>
 #include <limits>
 #include <system_error>
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
 
 #include "base/checked.h"
 #include "base/file.h"

@@ -1,5 +1,5 @@
-// Files: memory-mapped reading, whole-file reading with a limit, and writing that is either complete
-// under its final name or not there at all.
+// Files: memory-mapped reading, whole-file reading with a limit, and writing that is either
+// complete under its final name or not there at all.
 #pragma once
 
 #include <cstddef>
@@ -16,8 +16,8 @@ namespace quern {
 // A read-only mapping of a whole file; owns the mapping. An empty file has an empty span.
 class MappedFile {
  public:
-  // Errors: kNotFound when the file is missing, kInvalidArgument when it is no regular file or cannot be
-  // read (the message names the path and the reason).
+  // Errors: kNotFound when the file is missing, kInvalidArgument when it is no regular file or
+  // cannot be read (the message names the path and the reason).
   static Result<MappedFile> open(const std::filesystem::path& path);
 
   MappedFile() = default;
@@ -37,12 +37,13 @@ class MappedFile {
   size_t size_ = 0;
 };
 
-// The whole file. Errors: as MappedFile::open, and kInvalidArgument when it is larger than `max_bytes`.
+// The whole file. Errors: as MappedFile::open, and kInvalidArgument when it is larger than
+// `max_bytes`.
 Result<std::string> read_file(const std::filesystem::path& path, uint64_t max_bytes);
 
-// A file being written: bytes go to `path` + ".part" and appear under `path` only by commit(), which
-// syncs and renames. Destruction without commit removes the partial file. Every failure of the disk
-// throws std::system_error naming the path.
+// A file being written: bytes go to `path` + ".part" and appear under `path` only by commit(),
+// which syncs and renames. Destruction without commit removes the partial file. Every failure of
+// the disk throws std::system_error naming the path.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path);

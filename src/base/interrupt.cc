@@ -1,9 +1,9 @@
 #include "base/interrupt.h"
 
-#include <unistd.h>
-
 #include <atomic>
 #include <csignal>
+
+#include <unistd.h>
 
 namespace quern {
 namespace {

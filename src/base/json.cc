@@ -68,7 +68,9 @@ const Json* JsonObject::find(std::string_view key) const {
   return it == value_->end() || it->is_null() ? nullptr : &*it;
 }
 
-Error JsonObject::wrong(std::string_view key, const Json& found, const std::string& expected) const {
+Error JsonObject::wrong(std::string_view key,
+                        const Json& found,
+                        const std::string& expected) const {
   return {ErrorCode::kInvalidArgument,
           fmt::format("{}: \"{}\" is {}; expected {}", source_, key, shown(found), expected)};
 }

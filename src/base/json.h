@@ -1,12 +1,13 @@
-// JSON as it comes from files and requests: parsing with a depth limit, and typed field access whose
-// errors name the file, the field and the value.
+// JSON as it comes from files and requests: parsing with a depth limit, and typed field access
+// whose errors name the file, the field and the value.
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
+
+#include <nlohmann/json.hpp>
 
 #include "base/result.h"
 
@@ -17,7 +18,8 @@ using Json = nlohmann::json;
 inline constexpr int kMaxJsonDepth = 64;
 
 // Parses `text`; `source` names it in errors ("config.json"). Duplicate keys: the last one wins.
-// Errors: kInvalidArgument for anything that is not one JSON value nested at most kMaxJsonDepth deep.
+// Errors: kInvalidArgument for anything that is not one JSON value nested at most kMaxJsonDepth
+// deep.
 Result<Json> parse_json(std::string_view text, std::string_view source);
 
 // A JSON object with the name of where it came from. Borrows the object.

@@ -1,10 +1,10 @@
 #include "base/progress.h"
 
-#include <fmt/format.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
+
+#include <fmt/format.h>
+#include <unistd.h>
 
 namespace quern {
 namespace {
@@ -56,20 +56,24 @@ void Progress::update(int64_t done) {
 void Progress::draw(int64_t now_ns) {
   drawn_ns_ = std::max<int64_t>(now_ns, 1);
   const double seconds = static_cast<double>(now_ns - start_ns_) * 1e-9;
-  const double share = std::clamp(static_cast<double>(done_) / static_cast<double>(total_), 0.0, 1.0);
+  const double share =
+      std::clamp(static_cast<double>(done_) / static_cast<double>(total_), 0.0, 1.0);
   const int64_t fresh = done_ - std::max<int64_t>(first_done_, 0);
   std::string left;
   if (fresh > 0 && done_ < total_) {
-    left = " left " + duration(seconds * static_cast<double>(total_ - done_) / static_cast<double>(fresh));
+    left = " left " +
+           duration(seconds * static_cast<double>(total_ - done_) / static_cast<double>(fresh));
   }
   const std::string counts = fmt::format("{}/{}{}", amount(done_, unit_), amount(total_, unit_),
                                          unit_ == "bytes" ? "" : " " + unit_);
   if (!terminal_) {
-    fmt::print(stderr, "{}: {:.0f}% {} in {}{} {}\n", title_, share * 100, counts, duration(seconds), left, note_);
+    fmt::print(stderr, "{}: {:.0f}% {} in {}{} {}\n", title_, share * 100, counts,
+               duration(seconds), left, note_);
     return;
   }
   const int full = static_cast<int>(share * kBarWidth);
-  fmt::print(stderr, "\r\033[K{} [{}{}] {:3.0f}% {} {}{} {}", title_, std::string(static_cast<size_t>(full), '#'),
+  fmt::print(stderr, "\r\033[K{} [{}{}] {:3.0f}% {} {}{} {}", title_,
+             std::string(static_cast<size_t>(full), '#'),
              std::string(static_cast<size_t>(kBarWidth - full), '.'), share * 100, counts,
              duration(seconds), left, note_);
   std::fflush(stderr);

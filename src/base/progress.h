@@ -1,5 +1,5 @@
-// A progress bar with the time left, on standard error: redrawn in place on a terminal, a line every
-// ten percent elsewhere, silent when told to be.
+// A progress bar with the time left, on standard error: redrawn in place on a terminal, a line
+// every ten percent elsewhere, silent when told to be.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,13 @@ enum class ProgressOutput { kStderr, kNone };
 
 class Progress {
  public:
-  // `unit` names what is counted ("layers", "tokens"); "bytes" is shown in MB. The clock is borrowed.
-  Progress(std::string title, int64_t total, std::string unit, const Clock& clock, ProgressOutput output);
+  // `unit` names what is counted ("layers", "tokens"); "bytes" is shown in MB. The clock is
+  // borrowed.
+  Progress(std::string title,
+           int64_t total,
+           std::string unit,
+           const Clock& clock,
+           ProgressOutput output);
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
   ~Progress();  // ends the line

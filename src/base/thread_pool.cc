@@ -1,8 +1,8 @@
 #include "base/thread_pool.h"
 
-#include <sched.h>
-
 #include <algorithm>
+
+#include <sched.h>
 
 #include "base/check.h"
 #if defined(__x86_64__)

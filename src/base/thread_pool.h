@@ -12,8 +12,8 @@
 
 namespace quern {
 
-// Only one thread may call run() or for_each_chunk() at a time, and a body never calls back into the
-// pool. Every worker, the caller included, flushes denormals to zero while a body runs.
+// Only one thread may call run() or for_each_chunk() at a time, and a body never calls back into
+// the pool. Every worker, the caller included, flushes denormals to zero while a body runs.
 class ThreadPool {
  public:
   // `threads` counts the caller; at least 1.
@@ -30,9 +30,9 @@ class ThreadPool {
   // Calls body(worker) once on every worker and returns when all are done.
   void run(FunctionRef<void(int worker)> body);
 
-  // Calls body(begin, end, worker) over chunks of [0, count) that idle workers take one by one, so a
-  // core that is slow for a while does less. Chunks have `chunk` elements, the last may have fewer.
-  // Runs on the caller alone when there is only one chunk.
+  // Calls body(begin, end, worker) over chunks of [0, count) that idle workers take one by one, so
+  // a core that is slow for a while does less. Chunks have `chunk` elements, the last may have
+  // fewer. Runs on the caller alone when there is only one chunk.
   void for_each_chunk(int64_t count,
                       int64_t chunk,
                       FunctionRef<void(int64_t begin, int64_t end, int worker)> body);

@@ -1,0 +1,69 @@
+// One residual block with its weights: the unit that a forward pass runs and the quantiser streams.
+#pragma once
+
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "base/function_ref.h"
+#include "kernels/backend.h"
+#include "model/checkpoint.h"
+#include "model/spec.h"
+
+namespace quern {
+
+// Packed weights of one block. For attention: input = q, k, v joined, output = o; for an MLP: input
+// = gate, up joined, output = down.
+struct BlockWeights {
+  std::vector<float> norm;
+  std::unique_ptr<PackedWeight> input;
+  std::unique_ptr<PackedWeight> output;
+  std::vector<float> q_norm, k_norm;
+};
+
+// Supplies the matrix of a linear layer by module name; lets the quantiser hand in weights of its
+// own.
+using WeightSource = FunctionRef<Result<Weight>(const LinearSpec&)>;
+
+// Reads norms and biases from `checkpoint`, matrices from `source`.
+Result<BlockWeights> load_block(const BlockSpec& spec,
+                                const Checkpoint& checkpoint,
+                                WeightSource source,
+                                Backend& backend,
+                                Precision precision);
+
+// Scratch of a forward step for at most `rows` rows of any block of `spec`.
+class BlockScratch {
+ public:
+  BlockScratch(const ModelSpec& spec, int64_t rows);
+
+  FloatMatrix joined;  // [rows, widest of q+k+v and gate+up]
+  FloatMatrix inner;   // [rows, widest of heads * head_dim and MLP width]
+  FloatMatrix hidden;  // [rows, hidden]: what a mixer answers
+  FloatMatrix normed;  // [rows, hidden]: what it reads
+
+  size_t bytes() const;
+};
+
+// Where the tokens of this step stand.
+struct Step {
+  std::span<const int32_t> positions;
+  std::span<const SequenceSpan> sequences;
+};
+
+// Sees the input of every linear layer before it runs: the joined layers' input once, under the
+// first one's spec. input: [rows, in].
+using LinearObserver = FunctionRef<void(const LinearSpec& first, Tensor input)>;
+
+// y = mixer(h): scratch.hidden rows for h: [rows, hidden], the normalised input. `kv` is used by
+// attention blocks alone. `observer` may be nullptr.
+Tensor run_mixer(const BlockSpec& spec,
+                 const BlockWeights& weights,
+                 Backend& backend,
+                 const KvLayer& kv,
+                 const Step& step,
+                 Tensor h,
+                 BlockScratch& scratch,
+                 LinearObserver* observer);
+
+}  // namespace quern

@@ -1,0 +1,64 @@
+#include "tensor/weight.h"
+
+#include <cstring>
+
+#include "base/float16.h"
+
+namespace quern {
+namespace {
+
+void widen_dense_row(const DenseWeight& weight, int64_t row, float* out) {
+  const Tensor& values = weight.values;
+  const int64_t columns = values.shape[1];
+  const std::byte* at = static_cast<const std::byte*>(values.data) +
+                        row * values.row_stride * dtype_bytes(values.dtype);
+  if (values.dtype == DType::kF32) {
+    std::memcpy(out, at, static_cast<size_t>(columns) * sizeof(float));
+    return;
+  }
+  QUERN_CHECK(values.dtype == DType::kF16 || values.dtype == DType::kBF16);
+  for (int64_t i = 0; i < columns; ++i) {
+    uint16_t bits = 0;
+    std::memcpy(&bits, at + 2 * i, sizeof bits);
+    out[i] = values.dtype == DType::kF16 ? f16_to_f32(bits) : bf16_to_f32(bits);
+  }
+}
+
+void widen_grouped_row(const GroupedWeight& weight, int64_t row, float* out) {
+  const uint8_t* codes = weight.codes.data() + row * weight.columns;
+  for (int64_t g = 0; g < weight.groups(); ++g) {
+    const auto index = static_cast<size_t>(row * weight.groups() + g);
+    const float scale = weight.scales[index];
+    for (int64_t i = g * weight.group_size; i < (g + 1) * weight.group_size; ++i) {
+      out[i] = weight.offset == GroupOffset::kZeroPoint
+                   ? scale * static_cast<float>(codes[i] - weight.zeros[index])
+                   : scale * static_cast<float>(codes[i]) + weight.minima[index];
+    }
+  }
+}
+
+}  // namespace
+
+int64_t weight_rows(const Weight& weight) {
+  if (const auto* dense = std::get_if<DenseWeight>(&weight)) return dense->values.shape[0];
+  return std::get<GroupedWeight>(weight).rows;
+}
+
+int64_t weight_columns(const Weight& weight) {
+  if (const auto* dense = std::get_if<DenseWeight>(&weight)) return dense->values.shape[1];
+  return std::get<GroupedWeight>(weight).columns;
+}
+
+void widen_row(const Weight& weight, int64_t row, float* out) {
+  if (const auto* dense = std::get_if<DenseWeight>(&weight))
+    return widen_dense_row(*dense, row, out);
+  widen_grouped_row(std::get<GroupedWeight>(weight), row, out);
+}
+
+FloatMatrix widen(const Weight& weight) {
+  FloatMatrix matrix(weight_rows(weight), weight_columns(weight));
+  for (int64_t row = 0; row < matrix.rows(); ++row) widen_row(weight, row, matrix.row(row));
+  return matrix;
+}
+
+}  // namespace quern

@@ -1,0 +1,55 @@
+// One weight matrix as a checkpoint states it, before a backend packs it for its kernels.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "tensor/buffer.h"
+#include "tensor/tensor.h"
+
+namespace quern {
+
+// Rows are output channels, columns input channels, in every weight of Quern.
+
+// Dense numbers: kF32, kF16 or kBF16. A view into the checkpoint, which outlives it, or into
+// `owned`.
+struct DenseWeight {
+  Tensor values;  // [rows, columns]
+  Buffer owned;
+};
+
+// How a group of codes is shifted.
+enum class GroupOffset : uint8_t {
+  kZeroPoint,  // w = scale * (code - zero), zero an integer (AWQ, compressed-tensors, Q4_0, Q8_0)
+  kMinimum,    // w = scale * code + minimum, minimum a real number (Q4_1, Q4_K, Q5_K)
+};
+
+// Integer codes with one scale and one offset for each group of `group_size` columns of a row.
+struct GroupedWeight {
+  int64_t rows = 0;
+  int64_t columns = 0;
+  int group_size = 0;  // divides columns
+  int bits = 4;        // codes lie in [0, 2^bits); 4, or 5 to 8 which kernels treat as 8
+  GroupOffset offset = GroupOffset::kZeroPoint;
+  std::vector<uint8_t> codes;  // [rows, columns], one a byte
+  std::vector<float> scales;   // [rows, columns / group_size]
+  std::vector<uint8_t> zeros;  // [rows, columns / group_size] when kZeroPoint
+  std::vector<float> minima;   // [rows, columns / group_size] when kMinimum
+
+  int64_t groups() const { return columns / group_size; }
+};
+
+using Weight = std::variant<DenseWeight, GroupedWeight>;
+
+int64_t weight_rows(const Weight& weight);
+int64_t weight_columns(const Weight& weight);
+
+// Row `row` as float32 into out[columns], exactly as the format defines it.
+void widen_row(const Weight& weight, int64_t row, float* out);
+
+// The whole matrix as float32 [rows, columns].
+FloatMatrix widen(const Weight& weight);
+
+}  // namespace quern
