@@ -1,9 +1,10 @@
 // The contract of every operator that a model is made of; ref/ is the oracle, cpu/ the fast one.
 //
-// Batch invariance: the result for one token depends on that token's own row (and, in attention,
-// its own sequence) alone, never on what else is in the batch, how a prompt was cut into chunks,
-// the number of threads or the instruction set. Every implementation evaluates the formulas below
-// in the order that they state, so outputs are equal bit for bit unless an operator says otherwise.
+// Batch invariance: the result for one token depends on that token's own row (and, in attention, its
+// own sequence) alone, never on what else is in the batch, how a prompt was cut into chunks, or the
+// number of threads. linear(), embed(), add() and store_kv() evaluate the formulas below in the order
+// that they state, so their results are equal bit for bit on every backend and instruction set; the
+// others agree with ref/ within a tolerance derived from norms.
 #pragma once
 
 #include <cstdint>
