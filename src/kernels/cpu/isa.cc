@@ -1,0 +1,66 @@
+#include "kernels/cpu/isa.h"
+
+#include <algorithm>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace quern::cpu {
+namespace {
+
+#if defined(__x86_64__)
+// Half-precision conversion (F16C); not every compiler's __builtin_cpu_supports knows its name.
+bool has_f16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & (1u << 29)) != 0;
+}
+
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
+}
+
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+bool has_avx512vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+#else
+bool has_avx2() { return false; }
+
+bool has_avx512() { return false; }
+
+bool has_avx512vnni() { return false; }
+#endif
+
+}  // namespace
+
+std::optional<Isa> isa_from_name(std::string_view name) {
+  const auto* found = std::find(kIsaNames.begin(), kIsaNames.end(), name);
+  if (found == kIsaNames.end()) return std::nullopt;
+  return static_cast<Isa>(found - kIsaNames.begin());
+}
+
+bool isa_supported(Isa isa) {
+  switch (isa) {
+    case Isa::kScalar:
+      return true;
+    case Isa::kAvx2:
+      return has_avx2();
+    case Isa::kAvx512:
+      return has_avx512();
+    case Isa::kAvx512Vnni:
+      return has_avx512vnni();
+  }
+  return false;
+}
+
+Isa best_isa() {
+  for (int i = kIsaCount - 1; i > 0; --i) {
+    if (isa_supported(static_cast<Isa>(i))) return static_cast<Isa>(i);
+  }
+  return Isa::kScalar;
+}
+
+}  // namespace quern::cpu
