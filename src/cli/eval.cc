@@ -1,0 +1,154 @@
+#include <memory>
+
+#include <fmt/format.h>
+
+#include "base/clock.h"
+#include "cli/command.h"
+#include "cli/console.h"
+#include "cli/session.h"
+#include "cli/text_input.h"
+#include "quant/evaluate.h"
+
+namespace quern {
+namespace {
+
+struct EvalOptions {
+  ConsoleOptions console;
+  RunOptions run;
+  std::string model;
+  std::string baseline;
+  std::string baseline_precision = "float32";
+  std::string text_file;
+  int64_t self_generated = 0;
+  EvaluateOptions evaluate;
+};
+
+LoadOptions load_options(const EvalOptions& options, const std::string& precision) {
+  RunOptions run = options.run;
+  run.precision = precision;
+  if (precision != options.run.precision) run.kv.clear();
+  return {.precision = precision_by_name(precision),
+          .limits = evaluation_limits(options.evaluate, kv_dtype(run))};
+}
+
+// The text to score: a file, or windows that the baseline (else the model itself) writes.
+Result<std::vector<int32_t>> evaluation_tokens(const EvalOptions& options,
+                                               const Session& model,
+                                               Backend& backend) {
+  if (!options.text_file.empty()) {
+    const auto tokenizer = QUERN_TRY(open_tokenizer(model.path));
+    return read_token_ids(options.text_file, *tokenizer);
+  }
+  const std::string& author = options.baseline.empty() ? options.model : options.baseline;
+  const int64_t windows = std::max<int64_t>(
+      1, (options.self_generated + options.evaluate.context - 1) / options.evaluate.context);
+  const SelfTextOptions self{.windows = windows, .length = options.evaluate.context};
+  const int64_t batch = std::min<int64_t>(windows, 32);
+  const LoadOptions load{.precision = Precision::kFast,
+                         .limits = {.max_batch_tokens = 512,
+                                    .max_logit_rows = batch,
+                                    .kv_blocks = kv_blocks_for(batch, self.length + 1)}};
+  const Session session = QUERN_TRY(load_session(author, backend, load, options.console));
+  const auto texts = QUERN_TRY(self_generated_windows(*session.model, self, options.console));
+  std::vector<int32_t> ids;
+  for (const auto& text : texts) ids.insert(ids.end(), text.begin(), text.end());
+  return ids;
+}
+
+void print_report(const EvalOptions& options, const EvalReport& report) {
+  Table table({{"measure", Align::kLeft}, {"value", Align::kRight}});
+  table.add({"perplexity", fmt::format("{:.4f}", report.perplexity)});
+  if (report.divergence) {
+    const DivergenceReport& d = *report.divergence;
+    table.add({"baseline perplexity", fmt::format("{:.4f}", d.baseline_perplexity)});
+    table.add({"KL divergence, mean (nats)", fmt::format("{:.5f}", d.mean)});
+    table.add({"  standard error", fmt::format("{:.5f}", d.mean_standard_error)});
+    table.add({"  median", fmt::format("{:.5f}", d.median)});
+    table.add({"  99th percentile", fmt::format("{:.5f}", d.p99)});
+    table.add({"top-1 agreement", fmt::format("{:.2f}%", 100 * d.top1_agreement)});
+  }
+  fmt::print("{}", table.text());
+  fmt::print(
+      "{} tokens scored in {} windows of {}, no overlap, no BOS; precision {}, cache {}; {:.1f} "
+      "s\n",
+      format_count(report.tokens), report.windows, report.context, options.run.precision,
+      kv_dtype_name(kv_dtype(options.run)), report.seconds);
+}
+
+nlohmann::ordered_json to_json(const EvalOptions& options, const EvalReport& report) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::parse(report.to_json().dump());
+  json["model"] = options.model;
+  json["baseline"] = options.baseline.empty() ? nlohmann::ordered_json(nullptr)
+                                              : nlohmann::ordered_json(options.baseline);
+  json["text"] = options.text_file.empty() ? "self-generated" : options.text_file;
+  json["precision"] = options.run.precision;
+  json["kv_cache"] = kv_dtype_name(kv_dtype(options.run));
+  return json;
+}
+
+Result<Unit> run_eval(const EvalOptions& options) {
+  if (options.text_file.empty() == (options.self_generated == 0)) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "eval needs a text: either --text FILE or --self-generated TOKENS"};
+  }
+  const auto backend = QUERN_TRY(open_backend(options.run));
+  const Session session = QUERN_TRY(load_session(
+      options.model, *backend, load_options(options, options.run.precision), options.console));
+  const std::vector<int32_t> tokens = QUERN_TRY(evaluation_tokens(options, session, *backend));
+  Session baseline;
+  if (!options.baseline.empty()) {
+    baseline =
+        QUERN_TRY(load_session(options.baseline, *backend,
+                               load_options(options, options.baseline_precision), options.console));
+  }
+  const SteadyClock clock;
+  std::unique_ptr<Progress> bar;
+  const auto show = [&](int64_t done, int64_t total) {
+    if (!bar) {
+      bar = std::make_unique<Progress>("eval", total, "windows", clock, options.console.progress());
+    }
+    bar->update(done);
+  };
+  EvaluateProgress progress(show);
+  const Result<EvalReport> report = evaluate(*session.model, baseline.model.get(), backend->pool(),
+                                             tokens, options.evaluate, &progress);
+  check_interrupt();
+  bar.reset();
+  if (!report) return report.error();
+  if (options.console.json) {
+    print_json(to_json(options, *report));
+  } else {
+    print_report(options, *report);
+  }
+  return Unit{};
+}
+
+}  // namespace
+
+Action declare_eval(CLI::App& app) {
+  auto options = std::make_shared<EvalOptions>();
+  app.add_option("model", options->model, "Directory, GGUF file or fetched name")->required();
+  app.add_option("--text", options->text_file, "Text file to score (or *.jsonl)");
+  app.add_option("--self-generated", options->self_generated,
+                 "Score this many tokens that the baseline (else the model) writes itself")
+      ->check(CLI::Range(int64_t{2}, int64_t{1} << 24));
+  app.add_option("--baseline", options->baseline,
+                 "The model to compare with: adds KL divergence and top-1 agreement");
+  app.add_option("--baseline-precision", options->baseline_precision)
+      ->check(CLI::IsMember({"fast", "bf16", "float32"}))
+      ->capture_default_str();
+  app.add_option("--context", options->evaluate.context, "Tokens of a window")
+      ->check(CLI::Range(int64_t{2}, int64_t{1} << 20))
+      ->capture_default_str();
+  app.add_option("--max-tokens", options->evaluate.max_tokens, "Tokens of the text to use (0: all)")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
+  add_run_options(app, &options->run);
+  add_console_options(app, &options->console);
+  app.footer(
+      "--precision fast scores what is served (int8 activations, int8 cache); float32 what the\n"
+      "weights alone cost. The baseline is run exactly unless --baseline-precision says "
+      "otherwise.");
+  return [options] { return run_eval(*options); };
+}
+
+}  // namespace quern
