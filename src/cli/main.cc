@@ -72,7 +72,8 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   using quern::kExitWorld;
   quern::install_interrupt_handler();
-  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is an error of the write, not a death
+  std::signal(SIGXFSZ, SIG_IGN);  // and so is a file that may not grow
   try {
     return quern::run(argc, argv);
   } catch (const quern::Interrupted&) {
