@@ -46,6 +46,7 @@ struct GgufTensor {
   const StorageFormat* format = nullptr;  // nullptr when Quern cannot read the type
   std::vector<int64_t> shape;             // row-major: [rows, columns]; the file has the reverse
   std::span<const std::byte> bytes;       // empty when the type's size is unknown
+  std::string file;                       // the path, for messages
 
   // All dimensions but the last; 1 for a vector.
   int64_t rows() const;

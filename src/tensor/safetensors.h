@@ -33,8 +33,10 @@ struct SafetensorsEntry {
   int64_t elements() const;
 };
 
-// One file: an 8-byte little-endian header length, a JSON header, the data section. The rules are
-// those of the reference parser, and names must be unique: see docs/formats.md.
+// One file: an 8-byte little-endian header length, at most kMaxSafetensorsHeaderBytes; a JSON
+// object that begins with '{' and may be padded with white space; the data section. The tensors
+// tile the data section in some order, without hole or overlap, to the end of the file, and no name
+// comes twice. Element types have whole bytes.
 class SafetensorsFile {
  public:
   // Errors: those of MappedFile::open; kInvalidArgument for a file that breaks a rule;
@@ -59,7 +61,7 @@ class SafetensorsFile {
   MappedFile file_;
   std::vector<SafetensorsEntry> entries_;
   std::map<std::string, std::string> metadata_;
-  std::unordered_map<std::string, size_t> index_;
+  std::unordered_map<std::string_view, size_t> index_;  // views the names of entries_
 };
 
 // A checkpoint directory: `model.safetensors`, or the shards that `model.safetensors.index.json`
@@ -89,7 +91,8 @@ class SafetensorsSet {
 
 // The entry as a matrix: a view of the map when it is aligned for its type, else a copy. All
 // dimensions but the last are rows; a vector is one row.
-// Errors: kInvalidArgument when the entry is not F32, F16 or BF16, or is a scalar or empty.
+// Errors: kInvalidArgument when the entry is not F32, F16 or BF16, is a scalar or empty, or holds a
+// NaN or an infinity.
 Result<DenseWeight> dense_weight(const SafetensorsEntry& entry);
 
 // All elements widened to float32. Errors: kInvalidArgument when the entry is not F32, F16 or BF16.

@@ -23,7 +23,10 @@ enum class DType : uint8_t {
   kI64,
   kBool,
   kF8E4M3,
-  kF8E5M2
+  kF8E5M2,
+  kU16,
+  kU32,
+  kU64
 };
 
 // Bytes of one element.
@@ -31,13 +34,16 @@ constexpr int dtype_bytes(DType dtype) {
   switch (dtype) {
     case DType::kF64:
     case DType::kI64:
+    case DType::kU64:
       return 8;
     case DType::kF32:
     case DType::kI32:
+    case DType::kU32:
       return 4;
     case DType::kF16:
     case DType::kBF16:
     case DType::kI16:
+    case DType::kU16:
       return 2;
     case DType::kI8:
     case DType::kU8:
