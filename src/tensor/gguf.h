@@ -103,6 +103,11 @@ class GgufFile {
  private:
   friend class GgufParser;
 
+  Error missing(std::string_view key) const;
+  Error wrong(std::string_view key, std::string_view expected) const;
+  template <typename T>
+  Result<std::span<const T>> array(std::string_view key, std::string_view expected) const;
+
   std::string source_;
   MappedFile file_;
   uint32_t version_ = 0;
