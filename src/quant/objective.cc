@@ -1,0 +1,83 @@
+#include "quant/objective.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/check.h"
+#include "kernels/dense.h"
+
+namespace quern {
+namespace {
+
+constexpr int64_t kBlockRows = 512;  // rows whose products are held at a time
+constexpr int64_t kRowsPerChunk = 16;
+
+// d (gram d - 2 b), in double.
+double row_cost(const float* d, const float* product, const float* pull, int64_t n) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const float slope = pull == nullptr ? product[i] : product[i] - 2.0f * pull[i];
+    sum += static_cast<double>(d[i]) * static_cast<double>(slope);
+  }
+  return sum;
+}
+
+}  // namespace
+
+std::vector<double> row_costs(ThreadPool& pool, Tensor d, Tensor gram, const Tensor* pull) {
+  const int64_t n = d.shape[1];
+  QUERN_CHECK(gram.shape[0] == n && gram.shape[1] == n);
+  std::vector<double> costs(static_cast<size_t>(d.rows()));
+  FloatMatrix product(std::min(kBlockRows, d.rows()), n);
+  for (int64_t begin = 0; begin < d.rows(); begin += kBlockRows) {
+    const int64_t count = std::min(kBlockRows, d.rows() - begin);
+    gemm_f32(pool, product.tensor().slice_rows(0, count), d.slice_rows(begin, count), gram, {});
+    pool.for_each_chunk(count, kRowsPerChunk, [&](int64_t first, int64_t end, int) {
+      for (int64_t i = first; i < end; ++i) {
+        const float* b = pull == nullptr ? nullptr : pull->f32_row(begin + i);
+        costs[static_cast<size_t>(begin + i)] =
+            row_cost(d.f32_row(begin + i), product.row(i), b, n);
+      }
+    });
+  }
+  return costs;
+}
+
+double total_cost(ThreadPool& pool, Tensor d, Tensor gram) {
+  double sum = 0;
+  for (const double cost : row_costs(pool, d, gram, nullptr)) sum += cost;
+  return sum;
+}
+
+double mean_signal(ThreadPool& pool, Tensor w, Tensor gram) {
+  return total_cost(pool, w, gram) / static_cast<double>(w.rows());
+}
+
+FloatMatrix copy_of(Tensor x) {
+  FloatMatrix copy(x.shape[0], x.shape[1]);
+  for (int64_t i = 0; i < x.rows(); ++i)
+    std::memcpy(copy.row(i), x.f32_row(i), static_cast<size_t>(x.shape[1]) * sizeof(float));
+  return copy;
+}
+
+void scale_columns(ThreadPool& pool, Tensor x, const std::vector<float>& factors) {
+  QUERN_CHECK(static_cast<size_t>(x.shape[1]) == factors.size());
+  pool.for_each_chunk(x.rows(), kRowsPerChunk, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      float* row = x.f32_row(i);
+      for (size_t c = 0; c < factors.size(); ++c) row[c] *= factors[c];
+    }
+  });
+}
+
+void subtract(ThreadPool& pool, Tensor out, Tensor x) {
+  pool.for_each_chunk(out.rows(), kRowsPerChunk, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      float* to = out.f32_row(i);
+      const float* from = x.f32_row(i);
+      for (int64_t c = 0; c < out.shape[1]; ++c) to[c] -= from[c];
+    }
+  });
+}
+
+}  // namespace quern

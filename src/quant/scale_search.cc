@@ -1,0 +1,181 @@
+#include "quant/scale_search.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/check.h"
+#include "quant/objective.h"
+#include "quant/rounding.h"
+
+namespace quern {
+namespace {
+
+constexpr int kGrid = 20;
+constexpr int64_t kSampledRows = 256;  // of each matrix: the cost of a row is the cost of a matmul
+constexpr float kLeastScale = 1e-4f;
+constexpr int64_t kRowsPerChunk = 16;
+
+// Evenly spaced rows of w.
+FloatMatrix sample_rows(Tensor w) {
+  const int64_t count = std::min(kSampledRows, w.rows());
+  FloatMatrix sample(count, w.shape[1]);
+  for (int64_t i = 0; i < count; ++i)
+    std::copy_n(w.f32_row(i * w.rows() / count), w.shape[1], sample.row(i));
+  return sample;
+}
+
+// Mean over the rows of all consumers of |w| relative to the largest of its group.
+std::vector<float> weight_magnitude(const ScaleProblem& problem) {
+  const auto n = static_cast<size_t>(problem.gram.shape[0]);
+  std::vector<double> sums(n, 0.0);
+  double rows = 0;
+  for (const Tensor& w : problem.consumers) {
+    for (int64_t row = 0; row < w.rows(); ++row) {
+      const float* values = w.f32_row(row);
+      for (size_t begin = 0; begin < n; begin += static_cast<size_t>(problem.group_size)) {
+        const size_t end = begin + static_cast<size_t>(problem.group_size);
+        float largest = 1e-6f;
+        for (size_t i = begin; i < end; ++i) largest = std::max(largest, std::fabs(values[i]));
+        for (size_t i = begin; i < end; ++i)
+          sums[i] += static_cast<double>(std::fabs(values[i]) / largest);
+      }
+    }
+    rows += static_cast<double>(w.rows());
+  }
+  std::vector<float> mean(n);
+  for (size_t i = 0; i < n; ++i) mean[i] = static_cast<float>(sums[i] / std::max(rows, 1.0));
+  return mean;
+}
+
+// Replaces every number by the mean of its class.
+void tie(std::vector<float>& values, const ScaleProblem& problem) {
+  if (problem.class_of.empty()) return;
+  std::vector<double> sums(static_cast<size_t>(problem.classes), 0.0);
+  std::vector<double> counts(sums.size(), 0.0);
+  for (size_t i = 0; i < values.size(); ++i) {
+    const auto c = static_cast<size_t>(problem.class_of[i]);
+    sums[c] += static_cast<double>(values[i]);
+    counts[c] += 1.0;
+  }
+  for (size_t i = 0; i < values.size(); ++i) {
+    const auto c = static_cast<size_t>(problem.class_of[i]);
+    values[i] = static_cast<float>(sums[c] / counts[c]);
+  }
+}
+
+// Normalises to sqrt(max * min) = 1; what is no positive number becomes 1.
+void normalise(std::vector<float>& scales) {
+  float low = INFINITY;
+  float high = 0.0f;
+  for (float& s : scales) {
+    if (!std::isfinite(s) || s <= 0.0f) s = 1.0f;
+    low = std::min(low, s);
+    high = std::max(high, s);
+  }
+  const float middle = std::sqrt(low) * std::sqrt(high);
+  for (float& s : scales) s /= middle;
+}
+
+std::vector<float> candidate(const std::vector<float>& x, const std::vector<float>& w, float r) {
+  std::vector<float> s(x.size());
+  for (size_t i = 0; i < s.size(); ++i) {
+    s[i] = std::pow(x[i], r);
+    if (!w.empty()) s[i] /= std::pow(w[i], 1.0f - r) + 1e-4f;
+    s[i] = std::max(s[i], kLeastScale);
+  }
+  normalise(s);
+  return s;
+}
+
+// errors = Q(w * s) / s - w, row by row.
+void rounding_errors(
+    ThreadPool& pool, Tensor errors, Tensor w, const std::vector<float>& s, int group_size) {
+  pool.for_each_chunk(w.rows(), kRowsPerChunk, [&](int64_t begin, int64_t end, int) {
+    std::vector<float> scaled(static_cast<size_t>(group_size));
+    for (int64_t row = begin; row < end; ++row) {
+      for (int64_t at = 0; at < w.shape[1]; at += group_size) {
+        const float* values = w.f32_row(row) + at;
+        const float* scales = s.data() + at;
+        float* out = errors.f32_row(row) + at;
+        for (int i = 0; i < group_size; ++i) scaled[static_cast<size_t>(i)] = values[i] * scales[i];
+        const Range range = range_of(scaled.data(), group_size);
+        const GroupGrid grid = fit_grid(range.low, range.high);
+        for (int i = 0; i < group_size; ++i)
+          out[i] = nearest(scaled[static_cast<size_t>(i)], grid) / scales[i] - values[i];
+      }
+    }
+  });
+}
+
+double cost_of(ThreadPool& pool,
+               const std::vector<FloatMatrix>& samples,
+               const std::vector<double>& weights,
+               const ScaleProblem& problem,
+               const std::vector<float>& scales) {
+  double cost = 0;
+  for (size_t i = 0; i < samples.size(); ++i) {
+    const FloatMatrix& w = samples[i];
+    FloatMatrix errors(w.rows(), w.columns());
+    rounding_errors(pool, errors.tensor(), w.tensor(), scales, problem.group_size);
+    cost += weights[i] * total_cost(pool, errors.tensor(), problem.gram);
+  }
+  return cost;
+}
+
+}  // namespace
+
+ScaleChoice search_scales(ThreadPool& pool, const ScaleProblem& problem) {
+  const auto n = static_cast<size_t>(problem.gram.shape[0]);
+  QUERN_CHECK(problem.magnitude.size() == n);
+  std::vector<FloatMatrix> samples;
+  std::vector<double> weights;
+  for (const Tensor& w : problem.consumers) {
+    samples.push_back(sample_rows(w));
+    weights.push_back(static_cast<double>(w.rows()) / static_cast<double>(samples.back().rows()));
+  }
+  std::vector<float> x = problem.magnitude;
+  std::vector<float> w = weight_magnitude(problem);
+  tie(x, problem);
+  tie(w, problem);
+  ScaleChoice best;
+  best.scales.assign(n, 1.0f);
+  best.identity_cost = cost_of(pool, samples, weights, problem, best.scales);
+  best.cost = best.identity_cost;
+  for (const bool duo : {false, true}) {
+    for (int step = duo ? 0 : 1; step < kGrid; ++step) {
+      const float r = static_cast<float>(step) / static_cast<float>(kGrid);
+      std::vector<float> s = candidate(x, duo ? w : std::vector<float>{}, r);
+      const double cost = cost_of(pool, samples, weights, problem, s);
+      if (cost < best.cost) {
+        best.cost = cost;
+        best.scales = std::move(s);
+      }
+    }
+  }
+  return best;
+}
+
+std::vector<int32_t> grouped_query_classes(int heads, int kv_heads, int head_dim) {
+  QUERN_CHECK(kv_heads > 0 && heads % kv_heads == 0);
+  std::vector<int32_t> classes(static_cast<size_t>(heads * head_dim));
+  for (int head = 0; head < heads; ++head) {
+    const int kv_head = head / (heads / kv_heads);
+    for (int i = 0; i < head_dim; ++i)
+      classes[static_cast<size_t>(head * head_dim + i)] = kv_head * head_dim + i;
+  }
+  return classes;
+}
+
+double scaled_rounding_cost(ThreadPool& pool,
+                            const ScaleProblem& problem,
+                            const std::vector<float>& scales) {
+  double cost = 0;
+  for (const Tensor& w : problem.consumers) {
+    FloatMatrix errors(w.rows(), w.shape[1]);
+    rounding_errors(pool, errors.tensor(), w, scales, problem.group_size);
+    cost += total_cost(pool, errors.tensor(), problem.gram);
+  }
+  return cost;
+}
+
+}  // namespace quern
