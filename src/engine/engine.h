@@ -1,0 +1,117 @@
+// The engine: requests in, tokens out, one step at a time, all on the thread that owns it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "engine/block_manager.h"
+#include "engine/request.h"
+#include "engine/sampler.h"
+#include "engine/scheduler.h"
+#include "model/model.h"
+#include "tensor/buffer.h"
+#include "text/tokenizer.h"
+
+namespace quern {
+
+struct EngineOptions {
+  int64_t max_batch_tokens = 0;   // rows of one step; 0: what the model allows
+  int64_t max_sequences = 0;      // running at once; 0: what the model allows
+  int64_t max_waiting = 256;      // requests accepted but not yet running
+  int64_t max_prefill_chunk = 0;  // rows that one prompt may take of a step; 0: all
+};
+
+struct EngineStats {
+  int64_t running = 0;
+  int64_t waiting = 0;
+  int64_t free_blocks = 0;
+  int64_t total_blocks = 0;
+
+  // Since the start:
+  int64_t steps = 0;
+  int64_t forward_ns = 0;         // spent in the model
+  int64_t rows = 0;               // computed, recomputation included
+  int64_t recomputed_tokens = 0;  // computed before and lost to preemption
+  int64_t prompt_tokens = 0;      // of requests that began to run
+  int64_t completion_tokens = 0;
+  int64_t preemptions = 0;
+  int64_t accepted = 0;
+  int64_t refused = 0;                 // by submit(), whatever the reason
+  int64_t finished[4] = {0, 0, 0, 0};  // by FinishReason
+};
+
+// A request's tokens depend on its prompt, its SamplingParams and the model alone: not on what else
+// is in the batch, on preemption, chunks or threads. Memory is taken at construction and at
+// submit(); a step takes none but for the text of its events. Not thread-safe: one thread owns it.
+class Engine {
+ public:
+  // Borrows all three. Without a tokenizer events carry no text and stop strings are refused.
+  // Requires options within model.limits() and a model with at least one cache block.
+  Engine(Model& model,
+         const Tokenizer* tokenizer,
+         const EngineOptions& options,
+         const Clock& clock);
+
+  // Accepts a request; its events come from later steps. Errors: those of validate();
+  // kInvalidArgument for stop strings without a tokenizer; kExhausted when max_waiting requests
+  // wait already.
+  Result<RequestId> submit(Request request);
+
+  // Ends the request at the start of the next step, with a FinishedEvent. An id that is not known
+  // or has finished is ignored.
+  void cancel(RequestId id);
+
+  // Schedules one batch, runs it, commits its tokens. False when nothing was left to do.
+  bool step(EventSink sink);
+
+  bool idle() const { return scheduler_.idle(); }
+
+  EngineStats stats() const;
+
+  // The most that prompt and max_tokens of one request may come to.
+  int64_t max_request_tokens() const;
+
+  // Whether every block is either free or owned by one running sequence, and the queues are in
+  // order of arrival. For tests and an idle server.
+  bool consistent() const;
+
+ private:
+  struct Ending {
+    FinishReason reason;
+    std::string stop;
+    std::string error;
+  };
+
+  void end_cancelled(EventSink sink);
+  void run(std::span<const ScheduledChunk> chunks);
+  void fill_batch(std::span<const ScheduledChunk> chunks);
+  void forward();
+  void run_one_by_one(std::span<const ScheduledChunk> chunks);
+  void commit(std::span<const ScheduledChunk> chunks, EventSink sink);
+  void commit_token(Sequence& sequence, std::span<const float> logits, EventSink sink);
+  void finish(Sequence& sequence, Ending ending, EventSink sink);
+
+  Model& model_;
+  const Tokenizer* tokenizer_;
+  const Clock& clock_;
+  EngineOptions options_;
+  std::vector<int32_t> eos_tokens_;
+  BlockManager blocks_;
+  Scheduler scheduler_;
+  Sampler sampler_;
+  EngineStats counters_;
+  RequestId last_id_ = 0;
+
+  // One step's batch, reused.
+  std::vector<int32_t> tokens_, positions_, logit_rows_;
+  std::vector<SequenceSpan> spans_;
+  std::vector<std::string> failures_;  // one for each chunk; empty: it ran
+  std::vector<int32_t> banned_;
+  FloatMatrix logits_;
+};
+
+}  // namespace quern

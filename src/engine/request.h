@@ -1,0 +1,124 @@
+// What a client asks of the engine, and what the engine tells it back.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "base/function_ref.h"
+#include "base/result.h"
+
+namespace quern {
+
+using RequestId = uint64_t;
+
+inline constexpr int kMaxStopStrings = 16;
+inline constexpr int kMaxStopBytes = 1024;  // of one stop string
+inline constexpr int kMaxStopTokens = 64;
+inline constexpr int kMaxLogprobs = 20;
+
+// How a token is chosen from its logits; sampler.h states the formulas and their order.
+struct SamplingParams {
+  float temperature = 1.0f;         // [0, 100]; 0: greedy
+  int32_t top_k = 0;                // 0: all
+  float top_p = 1.0f;               // (0, 1]
+  float min_p = 0.0f;               // [0, 1]
+  float repetition_penalty = 1.0f;  // (0, 10]
+  float presence_penalty = 0.0f;    // [-2, 2]
+  float frequency_penalty = 0.0f;   // [-2, 2]
+  uint64_t seed = 0;
+  uint64_t stream = 0;  // tells several answers to one prompt and seed apart
+
+  bool greedy() const { return temperature == 0.0f; }
+};
+
+enum class EosTokens : uint8_t { kStop, kIgnore };
+
+struct Request {
+  std::vector<int32_t> prompt;
+  SamplingParams sampling;
+  int64_t max_tokens = 16;              // at least 1
+  int64_t min_tokens = 0;               // nothing stops the text before
+  std::vector<std::string> stop;        // never emitted; the text ends before the first
+  std::vector<int32_t> stop_tokens;     // beside the model's own
+  EosTokens eos = EosTokens::kStop;     // the model's end-of-text tokens
+  std::optional<int32_t> top_logprobs;  // set: logprobs wanted, with that many alternatives
+};
+
+// What a request is held against.
+struct RequestLimits {
+  int64_t vocabulary = 0;
+  int64_t context_tokens = 0;  // of the model
+  int64_t cache_tokens = 0;    // positions of the whole key-value cache
+};
+
+// Whether the request can be served at all. Errors: kInvalidArgument naming the field, its value
+// and what would be right.
+Result<Unit> validate(const Request& request, const RequestLimits& limits);
+
+enum class FinishReason : uint8_t {
+  kStop,       // a stop string, a stop token or the model's end of text
+  kLength,     // max_tokens
+  kCancelled,  // cancel()
+  kError,      // the model failed; FinishedEvent::error says how
+};
+
+// "stop", "length", "cancelled", "error".
+std::string_view finish_reason_name(FinishReason reason);
+
+// Tokens that count: each prompt token once however often it was computed, and every token that was
+// sampled, the one that ended the text included.
+struct Usage {
+  int64_t prompt_tokens = 0;
+  int64_t completion_tokens = 0;
+  int64_t cached_tokens = 0;  // prompt tokens that were not computed
+};
+
+// Times of the engine's clock; 0 for what did not happen.
+struct Timing {
+  int64_t submitted_ns = 0;
+  int64_t scheduled_ns = 0;  // first time in a batch
+  int64_t first_token_ns = 0;
+  int64_t finished_ns = 0;
+};
+
+struct TokenLogprob {
+  int32_t token = 0;
+  float logprob = 0;
+};
+
+// Natural logarithms of the model's own probabilities, before penalties and temperature.
+struct Logprobs {
+  float chosen = 0;
+  std::vector<TokenLogprob> top;  // the likeliest, best first
+};
+
+// One sampled token. `text` is what it makes certain: empty while a code point is incomplete or a
+// stop string may have begun; the last token's includes all that was held back.
+struct TokenEvent {
+  RequestId request = 0;
+  int32_t token = 0;
+  std::string text;
+  std::optional<Logprobs> logprobs;
+};
+
+// The last event of every request that was accepted. Text still held back when a request is
+// cancelled or fails is dropped.
+struct FinishedEvent {
+  RequestId request = 0;
+  FinishReason reason = FinishReason::kStop;
+  Usage usage;
+  Timing timing;
+  std::string stop;   // the stop string that ended the text, if one did
+  std::string error;  // kError: one sentence
+};
+
+using Event = std::variant<TokenEvent, FinishedEvent>;
+
+// Called on the owner thread during Engine::step; may submit and cancel, never step.
+using EventSink = FunctionRef<void(const Event&)>;
+
+}  // namespace quern

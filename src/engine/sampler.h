@@ -1,0 +1,70 @@
+// Chooses the next token from a row of logits, the same one wherever and whenever it is asked.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "engine/request.h"
+
+namespace quern {
+
+// What a choice depends on, beside the logits.
+struct SamplingContext {
+  const SamplingParams& params;
+  std::span<const int32_t> tokens;  // prompt and output so far
+  int64_t prompt_tokens = 0;        // the first of them
+  std::span<const int32_t> banned;  // never chosen
+  std::optional<int32_t> top_logprobs;
+};
+
+struct SampledToken {
+  int32_t token = 0;
+  std::optional<Logprobs> logprobs;
+};
+
+// Applied in this order, z being the logits:
+//   1. repetition (arXiv:1909.05858) over prompt and output: z > 0 ? z / penalty : z * penalty
+//   2. frequency and presence over the output: z -= count * frequency; z -= presence if count > 0
+//   3. banned tokens: z = -infinity
+//   4. temperature 0: the greatest z, the lowest id among equals; else z /= temperature
+//   5. min-p: tokens below min_p times the greatest probability drop out
+//   6. top-k: the k greatest stay, the lowest ids among equals
+//   7. top-p (arXiv:1904.09751): of those the smallest set, likeliest first, whose share of their
+//      sum reaches top_p
+//   8. u = random_uniform(seed, stream, number of tokens so far) walks what is left in order of id
+// A pure function of its arguments: batch, threads and preemption cannot change it. Tokens less
+// likely than e^-50 of the greatest drop out; all together they weigh less than the random number
+// resolves. Owns scratch; owner thread only.
+class Sampler {
+ public:
+  explicit Sampler(int64_t vocabulary);
+
+  // logits: [vocabulary]. nullopt when one is not a number or +infinity, or when nothing may be
+  // chosen.
+  std::optional<SampledToken> sample(std::span<const float> logits, const SamplingContext& context);
+
+ private:
+  struct Candidate {
+    float z = 0;  // (logit - greatest logit) / temperature, at most 0
+    int32_t token = 0;
+  };
+
+  void penalise(const SamplingContext& context);
+  int32_t draw(const SamplingContext& context, float greatest);
+  void gather(const SamplingParams& params, float greatest);
+  void keep_top_k(int64_t k);
+  void keep_top_p(double share);
+  void keep_up_to(const Candidate& last);
+  static bool likelier(const Candidate& a, const Candidate& b);
+  Logprobs logprobs(std::span<const float> logits, int32_t token, int64_t top) const;
+
+  std::vector<float> work_;            // [vocabulary] logits with penalties
+  std::vector<int32_t> counts_;        // [vocabulary] zero between calls
+  std::vector<Candidate> candidates_;  // ascending token
+  std::vector<Candidate> selection_;   // scratch for the nth greatest
+  std::vector<double> mass_;           // probability of each bucket of z
+};
+
+}  // namespace quern

@@ -1,0 +1,93 @@
+// Decides what each step computes: continuous batching under one token budget.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/function_ref.h"
+#include "base/result.h"
+#include "engine/block_manager.h"
+#include "engine/sequence.h"
+
+namespace quern {
+
+struct SchedulerLimits {
+  int64_t batch_tokens = 0;   // of one step; at least `sequences`
+  int64_t sequences = 0;      // running at once
+  int64_t waiting = 0;        // accepted and not yet running; the preempted are not counted
+  int64_t prefill_chunk = 0;  // tokens of one prompt in one step; 0: batch_tokens
+};
+
+// The next `count` tokens of a sequence, from sequence->computed on; their blocks are there.
+struct ScheduledChunk {
+  Sequence* sequence = nullptr;
+  int64_t count = 0;
+
+  // Whether the chunk ends with the last known token, so that its logits give the next one.
+  bool completes() const { return count == sequence->remaining(); }
+};
+
+// There are no phases: a sequence asks for its tokens that are known and not yet computed, whether
+// they are a prompt, what preemption lost, or the one token sampled last.
+//
+// First come, first served: running sequences are older than waiting ones, and both queues are in
+// order of arrival. In a step the running ones are served in that order; when blocks run out the
+// youngest is preempted (its blocks are freed, its tokens kept, it waits first in line). Then, if
+// nothing was preempted, waiting ones are admitted while budget lasts and the blocks of all their
+// known tokens are free, beside one block for each running sequence to grow into. So the oldest
+// always advances, nobody starves, and every running sequence but the youngest gets all it asks
+// for. Owner thread only.
+class Scheduler {
+ public:
+  explicit Scheduler(const SchedulerLimits& limits);
+
+  // Appends to the waiting queue. Requires that the sequence alone fits into the cache. Errors:
+  // kExhausted when the queue is full.
+  Result<Unit> add(std::unique_ptr<Sequence> sequence);
+
+  // The chunks of the next step, valid until the next call of a non-const member. Their sum is at
+  // most batch_tokens; empty only when idle.
+  std::span<const ScheduledChunk> schedule(BlockManager& blocks);
+
+  // Takes the sequence out of its queue and destroys it, blocks and all.
+  void remove(const Sequence& sequence);
+
+  // The sequence with that id, or nullptr.
+  Sequence* find(RequestId id);
+
+  // Any sequence that was cancelled, or nullptr.
+  Sequence* find_cancelled();
+
+  bool idle() const { return running_.empty() && waiting_.empty(); }
+
+  int64_t running() const { return static_cast<int64_t>(running_.size()); }
+
+  int64_t waiting() const { return static_cast<int64_t>(waiting_.size()); }
+
+  int64_t preemptions() const { return preemptions_; }
+
+  // Blocks owned by all sequences.
+  int64_t owned_blocks() const;
+
+  // Whether both queues are in order of arrival, and the waiting own no block.
+  bool consistent() const;
+
+ private:
+  // Whether the blocks for the next `count` tokens of running_[index] could be had, preempting
+  // younger sequences, in the end itself, as needed.
+  bool make_room(size_t index, int64_t count);
+  void preempt_youngest();
+  void admit_waiting(BlockManager& blocks, int64_t budget);
+
+  SchedulerLimits limits_;
+  std::vector<std::unique_ptr<Sequence>> running_;
+  std::deque<std::unique_ptr<Sequence>> waiting_;
+  std::vector<ScheduledChunk> chunks_;
+  int64_t preempted_waiting_ = 0;
+  int64_t preemptions_ = 0;
+};
+
+}  // namespace quern

@@ -1,0 +1,51 @@
+// One request on its way through the engine.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/block_manager.h"
+#include "engine/request.h"
+#include "engine/stop_matcher.h"
+#include "text/detokenizer.h"
+
+namespace quern {
+
+// Owns its cache blocks and everything that its next token depends on.
+struct Sequence {
+  // The request's prompt moves into `tokens`. `tokenizer` may be nullptr.
+  Sequence(RequestId id_in, Request request_in, BlockManager& manager, const Tokenizer* tokenizer)
+      : id(id_in),
+        request(std::move(request_in)),
+        tokens(std::move(request.prompt)),
+        prompt_tokens(static_cast<int64_t>(tokens.size())),
+        blocks(manager, blocks_for(prompt_tokens + request.max_tokens)),
+        stops(request.stop) {
+    tokens.reserve(static_cast<size_t>(prompt_tokens + request.max_tokens));
+    if (tokenizer != nullptr) detokenizer.emplace(*tokenizer);
+  }
+
+  int64_t known() const { return static_cast<int64_t>(tokens.size()); }
+
+  int64_t output_tokens() const { return known() - prompt_tokens; }
+
+  // Tokens whose keys and values are still to be computed.
+  int64_t remaining() const { return known() - computed; }
+
+  RequestId id;
+  Request request;              // its prompt is empty: see tokens
+  std::vector<int32_t> tokens;  // prompt and output
+  int64_t prompt_tokens;
+  int64_t computed = 0;       // the first `computed` tokens lie in the cache
+  int64_t most_computed = 0;  // before any preemption
+  BlockTable blocks;
+  std::optional<Detokenizer> detokenizer;
+  StopMatcher stops;
+  Timing timing;
+  bool cancelled = false;
+};
+
+}  // namespace quern
