@@ -53,6 +53,9 @@ class AtomicFile {
 
   void write(std::span<const std::byte> bytes);
 
+  // Writes at a position of its own, which does not move the one of write().
+  void write_at(uint64_t offset, std::span<const std::byte> bytes);
+
   void write(std::string_view text) { write(std::as_bytes(std::span(text.data(), text.size()))); }
 
   void commit();

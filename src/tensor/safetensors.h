@@ -56,8 +56,6 @@ class SafetensorsFile {
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
  private:
-  friend class SafetensorsSet;
-
   MappedFile file_;
   std::vector<SafetensorsEntry> entries_;
   std::map<std::string, std::string> metadata_;
@@ -83,6 +81,8 @@ class SafetensorsSet {
   Result<const SafetensorsEntry*> get(std::string_view name) const;
 
  private:
+  void add_entries();
+
   std::string directory_;
   std::vector<SafetensorsFile> files_;
   std::vector<const SafetensorsEntry*> entries_;

@@ -39,8 +39,8 @@ struct SafetensorsWriterOptions {
 class SafetensorsWriter {
  public:
   // Shards take the tensors in the order of `plan`. The directory exists.
-  // Errors: kInvalidArgument for a name given twice, empty or reserved, a negative dimension, sizes
-  // that overflow, or more than kMaxSafetensorsShards shards.
+  // Errors: kInvalidArgument for a name given twice, empty, reserved or not UTF-8, a negative
+  // dimension, sizes or a header that are too large, or more than kMaxSafetensorsShards shards.
   static Result<SafetensorsWriter> create(const std::filesystem::path& directory,
                                           std::vector<SafetensorsPlan> plan,
                                           SafetensorsWriterOptions options = {});
@@ -49,7 +49,6 @@ class SafetensorsWriter {
   SafetensorsWriter& operator=(SafetensorsWriter&&) = default;
   SafetensorsWriter(const SafetensorsWriter&) = delete;
   SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
-  ~SafetensorsWriter();
 
   // The next bytes of tensor `name`: all of them or a piece; tensors may come in any order and
   // interleaved. Requires that the plan has the name and that the bytes still fit.
@@ -60,7 +59,7 @@ class SafetensorsWriter {
   // tensor is complete.
   void finish();
 
-  // Bytes of the files, headers included.
+  // Bytes of the files, headers included; 0 after finish().
   uint64_t total_bytes() const;
 
  private:
@@ -78,6 +77,12 @@ class SafetensorsWriter {
   };
 
   SafetensorsWriter() = default;
+
+  Result<Unit> add_shard(const std::string& name,
+                         std::vector<size_t> order,
+                         const std::vector<SafetensorsPlan>& plan,
+                         const std::vector<uint64_t>& sizes,
+                         const std::map<std::string, std::string>& metadata);
 
   std::filesystem::path directory_;
   std::vector<Shard> shards_;
