@@ -25,7 +25,23 @@ struct BlockWeights {
 // own.
 using WeightSource = FunctionRef<Result<Weight>(const LinearSpec&)>;
 
-// Reads norms and biases from `checkpoint`, matrices from `source`.
+// Whether the matrix has the shape of `spec` and only finite numbers. Errors: kInvalidArgument
+// naming the layer and what is wrong.
+Result<Unit> check_weight(const Weight& weight, const LinearSpec& spec, ThreadPool& pool);
+
+// Layers that read one input, packed as one: matrices from `source`, biases from `checkpoint`.
+// Errors: those of `source`, check_weight() and Checkpoint::vector().
+Result<std::unique_ptr<PackedWeight>> load_joined(std::span<const LinearSpec* const> linears,
+                                                  const Checkpoint& checkpoint,
+                                                  WeightSource source,
+                                                  Backend& backend,
+                                                  Precision precision);
+
+// The vector of a norm. Errors: those of Checkpoint::vector(), and kInvalidArgument for another
+// width.
+Result<std::vector<float>> load_norm(const NormSpec& norm, const Checkpoint& checkpoint);
+
+// Reads norms and biases from `checkpoint`, matrices from `source`. Errors: as load_joined().
 Result<BlockWeights> load_block(const BlockSpec& spec,
                                 const Checkpoint& checkpoint,
                                 WeightSource source,

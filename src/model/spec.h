@@ -69,6 +69,10 @@ struct ModelSpec {
 std::vector<const LinearSpec*> fused_qkv(const AttentionSpec& attention);
 std::vector<const LinearSpec*> fused_gate_up(const MlpSpec& mlp);
 
+// The layers that read a mixer's input (q, k, v or gate, up) and the one that writes its answer.
+std::vector<const LinearSpec*> input_linears(const MixerSpec& mixer);
+const LinearSpec& output_linear(const MixerSpec& mixer);
+
 // Every linear layer of a block, in the order that a forward pass meets them.
 std::vector<const LinearSpec*> linears(const BlockSpec& block);
 
