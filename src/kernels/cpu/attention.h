@@ -34,6 +34,7 @@ void store_kv(ThreadPool& pool,
 // backend.
 struct AttentionScratch {
   Buffer items;     // what is to be done, one entry for each piece of work
+  Buffer splits;    // sequences whose segments are done apart
   Buffer workers;   // the rows in progress of each thread
   Buffer partials;  // results of segments before they are merged
 };

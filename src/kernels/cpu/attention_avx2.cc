@@ -1,0 +1,22 @@
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/target.h"
+QUERN_TARGET_BEGIN(QUERN_TARGET_AVX2)
+
+namespace quern::cpu {
+namespace {
+// Each builds on the one before.
+// clang-format off
+#include "kernels/cpu/lanes_avx2.inl"
+#include "kernels/cpu/lanes_math.inl"
+#include "kernels/cpu/attention_body.inl"
+// clang-format on
+}  // namespace
+
+const AttentionKernels kAttentionAvx2 = kKernels;
+}  // namespace quern::cpu
+
+QUERN_TARGET_END
+#endif

@@ -1,0 +1,28 @@
+#if defined(__x86_64__)
+#if !defined(__clang__)
+// GCC 12 takes the undefined operands of its own intrinsics for mistakes.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <immintrin.h>
+
+#include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/target.h"
+#define QUERN_LANES_VNNI 0
+QUERN_TARGET_BEGIN(QUERN_TARGET_AVX512)
+
+namespace quern::cpu {
+namespace {
+// Each builds on the one before.
+// clang-format off
+#include "kernels/cpu/lanes_avx512.inl"
+#include "kernels/cpu/lanes_math.inl"
+#include "kernels/cpu/attention_body.inl"
+// clang-format on
+}  // namespace
+
+const AttentionKernels kAttentionAvx512 = kKernels;
+}  // namespace quern::cpu
+
+QUERN_TARGET_END
+#endif
