@@ -37,7 +37,7 @@ Result<GroupedWeight> unpack_compressed_tensors(const CompressedTensors& tensors
 struct CompressedTensorsPacked {
   std::vector<uint32_t> weight_packed;
   std::vector<std::byte> weight_scale;
-  std::vector<uint32_t> weight_zero_point;  // empty when every zero is 2^(bits-1)
+  std::vector<uint32_t> weight_zero_point;  // empty when kSymmetric
   std::array<int64_t, 2> weight_shape{};    // I64 [2]: N, K
 };
 
@@ -50,8 +50,8 @@ struct CompressedTensorsOptions {
 };
 
 // Errors: kInvalidArgument, naming `name`, when the weight has no zero points, a scale is not a
-// number of scale_dtype (the packing would not be exact), or a zero is not 2^(bits-1) though
-// kSymmetric; kUnsupported when its codes have neither 4 nor 8 bits.
+// number of scale_dtype (the packing would not be exact), a zero does not fit, or is not 2^(bits-1)
+// though kSymmetric; kUnsupported when its codes have neither 4 nor 8 bits.
 Result<CompressedTensorsPacked> pack_compressed_tensors(
     const GroupedWeight& weight,
     std::string_view name,
