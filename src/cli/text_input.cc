@@ -2,8 +2,11 @@
 
 #include <fmt/format.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/random.h"
+#include "engine/generate.h"
 
 namespace quern {
 namespace {
@@ -71,6 +74,51 @@ std::vector<std::vector<int32_t>> spaced_windows(const std::vector<int32_t>& ids
   for (int64_t i = 0; i < count; ++i) {
     const int64_t begin = count == 1 ? 0 : i * (std::ssize(ids) - length) / (count - 1);
     windows.emplace_back(ids.begin() + begin, ids.begin() + begin + length);
+  }
+  return windows;
+}
+
+namespace {
+
+// Where window `index` begins: at BOS, or at a token drawn from the vocabulary.
+int32_t first_token(const ModelSpec& spec, uint64_t seed, int64_t index) {
+  if (spec.bos_token) return *spec.bos_token;
+  const uint64_t bits = random_bits(seed, 0, static_cast<uint64_t>(index));
+  return static_cast<int32_t>(bits % static_cast<uint64_t>(spec.vocabulary));
+}
+
+}  // namespace
+
+Result<std::vector<std::vector<int32_t>>> self_generated_windows(Model& model,
+                                                                 const SelfTextOptions& options,
+                                                                 const ConsoleOptions& console) {
+  const SteadyClock clock;
+  Engine engine(model, nullptr, {.max_waiting = options.windows}, clock);
+  std::vector<Request> requests;
+  for (int64_t i = 0; i < options.windows; ++i) {
+    requests.push_back({.prompt = {first_token(model.spec(), options.seed, i)},
+                        .sampling = {.seed = options.seed, .stream = static_cast<uint64_t>(i)},
+                        .max_tokens = options.length - 1,
+                        .eos = EosTokens::kIgnore});
+  }
+  std::vector<std::vector<int32_t>> windows;
+  for (const Request& request : requests) windows.push_back(request.prompt);
+  if (options.length < 2) return windows;
+  Progress progress("write own text", options.windows * options.length, "tokens", clock,
+                    console.progress());
+  int64_t tokens = 0;
+  const auto completions =
+      QUERN_TRY(generate_all(engine, std::move(requests), [&](size_t, const TokenEvent&) {
+        check_interrupt();
+        progress.update(++tokens);
+        return GenerateFlow::kContinue;
+      }));
+  for (size_t i = 0; i < completions.size(); ++i) {
+    const Completion& completion = completions[i];
+    if (completion.reason == FinishReason::kError) {
+      return Error{ErrorCode::kInvalidArgument, completion.error};
+    }
+    windows[i].insert(windows[i].end(), completion.tokens.begin(), completion.tokens.end());
   }
   return windows;
 }
