@@ -320,7 +320,8 @@ Result<Group> read_group(const JsonObject& object, std::string name, const std::
   group.format = QUERN_TRY(object.string("format", format));
   group.layout = QUERN_TRY(read_layout(object, group.format));
   group.targets = QUERN_TRY(read_patterns(object, "targets"));
-  QUERN_TRY(read_weights(QUERN_TRY(member_object(object, "weights")), group));
+  const JsonObject weights = QUERN_TRY(member_object(object, "weights"));
+  QUERN_TRY(read_weights(weights, group));
   return group;
 }
 
