@@ -1,10 +1,10 @@
 // The contract of every operator that a model is made of; ref/ is the oracle, cpu/ the fast one.
 //
-// Batch invariance: the result for one token depends on that token's own row (and, in attention, its
-// own sequence) alone, never on what else is in the batch, how a prompt was cut into chunks, or the
-// number of threads. linear(), embed(), add() and store_kv() evaluate the formulas below in the order
-// that they state, so their results are equal bit for bit on every backend and instruction set; the
-// others agree with ref/ within a tolerance derived from norms.
+// Batch invariance: the result for one token depends on that token's own row (and, in attention,
+// its own sequence) alone, never on what else is in the batch, how a prompt was cut into chunks, or
+// the number of threads. linear(), embed(), add() and store_kv() evaluate the formulas below in the
+// order that they state, so their results are equal bit for bit on every backend and instruction
+// set; the others agree with ref/ within a tolerance derived from norms.
 #pragma once
 
 #include <cstdint>
@@ -120,8 +120,10 @@ class Backend {
   // out = x W^T + bias. x: [tokens, columns]; out: [tokens, rows] (may be strided).
   //
   // Dense formats: y = 0; for k ascending: y = fma(w[k], x[k], y); y += bias. Exactly this order.
-  // Grouped formats: the row x is quantised in groups of the weight's group size G:
-  //   d = max|x| / 127 over the group, a = round_half_even(x / d) (0 when d = 0),
+  // Grouped formats: the row x is quantised in groups of the weight's group size G: with
+  // m = max|x| over the group,
+  //   d = m / 127, i = 127 / m, a = round_half_even(x * i), all in float32
+  //   (d = 0, a = 0 when m < 2^-100; d = NaN, a = 0 when a number of the group is not finite),
   //   c = sum a * code, A = sum a (both exact in int32);
   //   kZeroPoint: y = fma(scale, float(c - zero * A) * d, y)
   //   kMinimum:   y = fma(scale, float(c) * d, y); y = fma(minimum, float(A) * d, y)

@@ -10,6 +10,8 @@
 #include <string_view>
 
 #include "kernels/backend.h"
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/linear.h"
 
@@ -51,6 +53,8 @@ class CpuBackend final : public Backend {
   Isa isa_;
   std::string name_;
   LinearScratch linear_scratch_;
+  AttentionScratch attention_scratch_;
+  RopeTables rope_tables_;
 };
 
 }  // namespace quern::cpu

@@ -1,0 +1,273 @@
+#include "kernels/cpu/linear.h"
+
+#include <algorithm>
+
+#include "kernels/cpu/linear_ops.h"
+
+namespace quern::cpu {
+
+#if defined(__x86_64__)
+extern const LinearOps kLinearScalar, kLinearAvx2, kLinearAvx512, kLinearAvx512Vnni;
+const IsaTables<LinearOps> kLinearOps = {&kLinearScalar, &kLinearAvx2, &kLinearAvx512,
+                                         &kLinearAvx512Vnni};
+#else
+extern const LinearOps kLinearScalar;
+const IsaTables<LinearOps> kLinearOps = {&kLinearScalar};
+#endif
+
+namespace {
+
+constexpr int64_t kMinChunkBytes = int64_t{16} << 10;  // work for about a microsecond
+constexpr int64_t kMaxChunkBytes = int64_t{64} << 10;  // stays in L2 while rows pass over it
+constexpr int64_t kChunksPerThread = 8;                // leave a slow core less
+constexpr int64_t kActivationsPerChunk = int64_t{32} << 10;
+constexpr int64_t kDenseDepth = 512;  // 64 rows x 512 x 4 bytes = 128 KB of L2
+
+// What all panels of a call share.
+struct Call {
+  const LinearOps& ops;
+  const LinearScratch& scratch;
+  const CpuWeight& weight;
+  Tensor out;
+  int64_t tokens;
+  int64_t code_stride;
+};
+
+void grow(Buffer& buffer, size_t bytes) {
+  if (buffer.bytes() < bytes) buffer = Buffer(bytes);
+}
+
+// Rows of activations start in different sets of the first-level cache.
+int64_t code_stride(int64_t columns) { return (columns + 63) / 64 * 64 + 64; }
+
+// Cuts `count` rows into the fewest blocks of at most `limit`, as equal as can be.
+int64_t block_size(int64_t count, int64_t limit) {
+  const int64_t blocks = (count + limit - 1) / limit;
+  return (count + blocks - 1) / blocks;
+}
+
+const LinearScratch::Quantized& quantized_for(const LinearScratch& scratch, int group_size) {
+  return *std::find_if(scratch.quantized.begin(), scratch.quantized.end(),
+                       [&](const auto& q) { return q.group_size == group_size; });
+}
+
+void quantize_rows(ThreadPool& pool, const LinearOps& ops, LinearScratch::Quantized& to, Tensor x) {
+  const int64_t columns = x.row_elements();
+  const int64_t stride = code_stride(columns);
+  const int64_t groups = columns / to.group_size;
+  grow(to.codes, static_cast<size_t>(x.rows() * stride));
+  grow(to.groups, static_cast<size_t>(x.rows() * groups) * sizeof(ActivationGroup));
+  const int64_t chunk = std::max<int64_t>(1, kActivationsPerChunk / columns);
+  pool.for_each_chunk(x.rows(), chunk, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) {
+      ops.quantize(x.f32_row(t), columns, to.group_size, to.codes.as<int8_t>() + t * stride,
+                   to.groups.as<ActivationGroup>() + t * groups);
+    }
+  });
+}
+
+// Tiles of up to max_dense_columns rows, transposed, one after another.
+void transpose_rows(ThreadPool& pool, int64_t tile_rows, Buffer& to, Tensor x) {
+  const int64_t columns = x.row_elements();
+  grow(to, static_cast<size_t>(x.rows() * columns) * sizeof(float));
+  pool.for_each_chunk(x.rows(), tile_rows, [&](int64_t begin, int64_t end, int) {
+    float* tile = to.as<float>() + begin * columns;
+    for (int64_t t = begin; t < end; ++t) {
+      const float* row = x.f32_row(t);
+      for (int64_t k = 0; k < columns; ++k) tile[k * (end - begin) + t - begin] = row[k];
+    }
+  });
+}
+
+void prepare(ThreadPool& pool,
+             const LinearOps& ops,
+             LinearScratch& scratch,
+             Tensor x,
+             const CpuWeight& weight) {
+  size_t sizes = 0;
+  bool transposed = false;
+  for (const Segment& segment : weight.segments()) {
+    if (segment.group_size == 0) {
+      if (!transposed) {
+        transpose_rows(pool, block_size(x.rows(), ops.max_dense_columns), scratch.columns, x);
+      }
+      transposed = true;
+      continue;
+    }
+    const auto known = std::find_if(
+        scratch.quantized.begin(), scratch.quantized.begin() + static_cast<std::ptrdiff_t>(sizes),
+        [&](const auto& q) { return q.group_size == segment.group_size; });
+    if (known != scratch.quantized.begin() + static_cast<std::ptrdiff_t>(sizes)) continue;
+    QUERN_CHECK(sizes < scratch.quantized.size());
+    LinearScratch::Quantized& to = scratch.quantized[sizes++];
+    to.group_size = segment.group_size;
+    quantize_rows(pool, ops, to, x);
+  }
+}
+
+// Where a kernel writes: the output itself or, for the last panel of a segment whose rows are no
+// multiple of 16, a tile whose valid part is copied.
+class OutputTile {
+ public:
+  OutputTile(Tensor out, int64_t row, int64_t token, int64_t rows, int64_t tokens, int64_t width)
+      : to_(out.f32_row(token) + row),
+        stride_(out.row_stride),
+        rows_(rows),
+        tokens_(tokens),
+        direct_(rows == width) {}
+
+  float* data() { return direct_ ? to_ : tile_; }
+
+  int64_t stride() const { return direct_ ? stride_ : kMaxWidth; }
+
+  void finish() const {
+    if (direct_) return;
+    for (int64_t t = 0; t < tokens_; ++t)
+      std::copy_n(tile_ + t * kMaxWidth, rows_, to_ + t * stride_);
+  }
+
+ private:
+  static constexpr int64_t kMaxWidth = 4 * kPanelRows;
+
+  float* to_;
+  int64_t stride_;
+  int64_t rows_;
+  int64_t tokens_;
+  bool direct_;
+  alignas(64) float tile_[kMaxGroupedColumns * kMaxWidth];
+};
+
+// Valid rows of `count` panels from `panel`.
+int64_t rows_from(const Segment& segment, int64_t panel, int64_t count) {
+  return std::min((panel + count) * kPanelRows, segment.rows) - panel * kPanelRows;
+}
+
+void multiply_grouped(const Call& call, const Segment& segment, int64_t begin, int64_t end) {
+  const LinearScratch::Quantized& x = quantized_for(call.scratch, segment.group_size);
+  const auto& kernels = call.ops.grouped[segment.format == WeightFormat::kInt4 ? 1 : 0]
+                                        [segment.offset == GroupOffset::kMinimum ? 1 : 0]
+                                        [segment.group_size % 32 == 0 ? 1 : 0];
+  const int64_t block = block_size(call.tokens, call.ops.max_grouped_columns);
+  for (int64_t t = 0; t < call.tokens; t += block) {
+    const int64_t count = std::min(block, call.tokens - t);
+    for (int64_t p = begin; p < end; ++p) {
+      OutputTile tile(call.out, segment.row_begin + p * kPanelRows, t, rows_from(segment, p, 1),
+                      count, kPanelRows);
+      kernels[count - 1]({
+          .codes = reinterpret_cast<const uint8_t*>(segment.panel(p)),
+          .scales = segment.panel_scales(p),
+          .groups = segment.groups(),
+          .group_size = segment.group_size,
+          .scale_unit = segment.scale_unit,
+          .minimum_unit = segment.minimum_unit,
+          .x = x.codes.as<int8_t>() + t * call.code_stride,
+          .x_stride = call.code_stride,
+          .x_groups = x.groups.as<ActivationGroup>() + t * segment.groups(),
+          .group_stride = segment.groups(),
+          .bias = call.weight.bias(segment, p),
+          .y = tile.data(),
+          .y_stride = tile.stride(),
+      });
+      tile.finish();
+    }
+  }
+}
+
+// The widest kernel for `count` rows of activations and at most `panels` panels, as log2 of panels.
+int dense_choice(const LinearOps& ops, WeightFormat format, int64_t count, int64_t panels) {
+  for (int choice = kDensePanelChoices - 1; choice > 0; --choice) {
+    if ((int64_t{1} << choice) > panels) continue;
+    if (ops.dense[static_cast<int>(format)][choice][count - 1] != nullptr) return choice;
+  }
+  return 0;
+}
+
+// Panels [panel, panel + 2^choice) times all rows, one slice of the depth after another so that
+// the weights stay in the second-level cache; the sums go on exactly where they stopped.
+void multiply_dense_panels(const Call& call, const Segment& segment, int64_t panel, int choice) {
+  const auto format = static_cast<int>(segment.format);
+  const int64_t panels = int64_t{1} << choice;
+  const int64_t width = panels * kPanelRows;
+  const int64_t number_bytes = segment.format == WeightFormat::kF32 ? 4 : 2;
+  const int64_t block = block_size(call.tokens, call.ops.max_dense_columns);
+  const int64_t depth = call.tokens > block && segment.rows % kPanelRows == 0
+                            ? kDenseDepth
+                            : std::max<int64_t>(segment.columns, 1);
+  for (int64_t k = 0; k < segment.columns || k == 0; k += depth) {
+    const bool last = k + depth >= segment.columns;
+    for (int64_t t = 0; t < call.tokens; t += block) {
+      const int64_t count = std::min(block, call.tokens - t);
+      OutputTile tile(call.out, segment.row_begin + panel * kPanelRows, t,
+                      rows_from(segment, panel, panels), count, width);
+      call.ops.dense[format][choice][count - 1]({
+          .weights = segment.panel(panel) + k * kPanelRows * number_bytes,
+          .panel_bytes = static_cast<int64_t>(segment.panel_bytes()),
+          .depth = std::min(depth, segment.columns - k),
+          .x = call.scratch.columns.as<float>() + t * segment.columns + k * count,
+          .bias = last ? call.weight.bias(segment, panel) : nullptr,
+          .y = tile.data(),
+          .y_stride = tile.stride(),
+          .resume = k > 0 ? 1 : 0,
+      });
+      tile.finish();
+    }
+  }
+}
+
+void multiply_dense(const Call& call, const Segment& segment, int64_t begin, int64_t end) {
+  const int64_t block = block_size(call.tokens, call.ops.max_dense_columns);
+  while (begin < end) {
+    const int choice = dense_choice(call.ops, segment.format, block, end - begin);
+    multiply_dense_panels(call, segment, begin, choice);
+    begin += int64_t{1} << choice;
+  }
+}
+
+void multiply(const Call& call, int64_t begin, int64_t end) {
+  int64_t first = 0;  // of the segment, among all panels of the layer
+  for (const Segment& segment : call.weight.segments()) {
+    const int64_t from = std::max(begin - first, int64_t{0});
+    const int64_t to = std::min(end - first, segment.panels());
+    first += segment.panels();
+    if (from >= to) continue;
+    if (segment.group_size == 0) {
+      multiply_dense(call, segment, from, to);
+    } else {
+      multiply_grouped(call, segment, from, to);
+    }
+  }
+}
+
+int64_t panels_per_chunk(const CpuWeight& weight, int threads) {
+  const auto bytes = static_cast<int64_t>(weight.bytes());
+  const int64_t panel = std::max<int64_t>(1, bytes / std::max<int64_t>(1, weight.panels()));
+  const int64_t target =
+      std::clamp(bytes / (threads * kChunksPerThread), kMinChunkBytes, kMaxChunkBytes);
+  return std::max<int64_t>(4, target / panel / 4 * 4);
+}
+
+}  // namespace
+
+void linear(ThreadPool& pool,
+            Isa isa,
+            LinearScratch& scratch,
+            Tensor out,
+            Tensor x,
+            const CpuWeight& weight) {
+  QUERN_CHECK(x.row_elements() == weight.columns() && out.row_elements() == weight.rows());
+  QUERN_CHECK(x.rows() == out.rows());
+  if (x.rows() == 0) return;
+  const LinearOps& ops = table_for(kLinearOps, isa);
+  prepare(pool, ops, scratch, x, weight);
+  const Call call{.ops = ops,
+                  .scratch = scratch,
+                  .weight = weight,
+                  .out = out,
+                  .tokens = x.rows(),
+                  .code_stride = code_stride(weight.columns())};
+  const int64_t chunk = panels_per_chunk(weight, pool.size());
+  pool.for_each_chunk(weight.panels(), chunk,
+                      [&](int64_t begin, int64_t end, int) { multiply(call, begin, end); });
+}
+
+}  // namespace quern::cpu

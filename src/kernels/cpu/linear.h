@@ -1,0 +1,38 @@
+// The linear layer on the CPU: quantises the activations once for each group size, then lets the
+// workers take panels of weights.
+#pragma once
+
+#include <array>
+
+#include "base/thread_pool.h"
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/packed.h"
+#include "tensor/buffer.h"
+#include "tensor/tensor.h"
+
+namespace quern::cpu {
+
+// Distinct group sizes that the segments of one layer may have.
+inline constexpr int kMaxGroupSizes = 4;
+
+// Working memory of linear(): grows to what the largest call needs and stays. Owned by the backend.
+struct LinearScratch {
+  struct Quantized {
+    int group_size = 0;
+    Buffer codes;   // [tokens, code_stride] int8
+    Buffer groups;  // [tokens, columns / group_size] ActivationGroup
+  };
+
+  std::array<Quantized, kMaxGroupSizes> quantized;
+  Buffer columns;  // float activations in tiles, [tile][column][rows of the tile]
+};
+
+// Contract: Backend::linear().
+void linear(ThreadPool& pool,
+            Isa isa,
+            LinearScratch& scratch,
+            Tensor out,
+            Tensor x,
+            const CpuWeight& weight);
+
+}  // namespace quern::cpu

@@ -1,0 +1,56 @@
+#include <bit>
+#include <cstring>
+
+#include <immintrin.h>
+
+#include "kernels/cpu/linear_ops.h"
+#include "kernels/cpu/packed.h"
+#include "kernels/cpu/target.h"
+#include "kernels/rounding.h"
+
+QUERN_TARGET_BEGIN(QUERN_TARGET_AVX512)
+
+namespace quern::cpu {
+namespace {
+
+#include "kernels/cpu/linear_avx512.inl"
+
+// Sums of pairs of products in int16: 8 nibble products of 2 * 15 * 127 stay below 2^15.
+using Short = I;
+
+constexpr int kChains = 2;
+constexpr int kGroupedColumns = 8;
+
+inline Short short_begin(I) { return i_zero(); }
+
+inline Short short_dot_nibbles(Short sum, B codes, int32_t x) {
+  return _mm512_add_epi16(sum, _mm512_maddubs_epi16(codes, _mm512_set1_epi32(x)));
+}
+
+inline I short_end(I sum, Short s) {
+  return _mm512_add_epi32(sum, _mm512_madd_epi16(s, _mm512_set1_epi16(1)));
+}
+
+// Codes up to 255 would overflow int16 in one product: the nibbles go apart.
+inline I i_dot_bytes(I sum, B codes, int32_t x) {
+  const I broadcast = _mm512_set1_epi32(x);
+  const I low = _mm512_maddubs_epi16(b_low_nibbles(codes), broadcast);
+  const I high = _mm512_maddubs_epi16(b_high_nibbles(codes), broadcast);
+  sum = _mm512_add_epi32(sum, _mm512_madd_epi16(low, _mm512_set1_epi16(1)));
+  return _mm512_add_epi32(sum, _mm512_madd_epi16(high, _mm512_set1_epi16(16)));
+}
+
+inline I i_dot_halves(I sum, I pairs, int32_t x) {
+  return _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi32(x)));
+}
+
+#include "kernels/cpu/linear_body.inl"
+
+}  // namespace
+
+extern const LinearOps kLinearAvx512;
+const LinearOps kLinearAvx512 = kOps;
+
+}  // namespace quern::cpu
+
+QUERN_TARGET_END

@@ -1,0 +1,85 @@
+// The operations of linear_body.inl on AVX-512 registers; the including file adds the dot products.
+
+using F = __m512;
+using I = __m512i;
+using B = __m512i;
+
+constexpr int kDenseTiles = 24;
+constexpr int kPrefetchBytes = 2048;  // ahead in the stream of codes; the panels follow one another
+
+template <int kBytes>
+inline void prefetch(const uint8_t* at) {
+  for (int i = 0; i < kBytes; i += 64) _mm_prefetch(at + i, _MM_HINT_T0);
+}
+
+inline int32_t load_i32(const int8_t* at) {
+  int32_t value;
+  __builtin_memcpy(&value, at, sizeof value);
+  return value;
+}
+
+inline F f_zero() { return _mm512_setzero_ps(); }
+
+inline F f_set(float x) { return _mm512_set1_ps(x); }
+
+inline F f_load(const float* at) { return _mm512_loadu_ps(at); }
+
+inline void f_store(float* at, F x) { _mm512_storeu_ps(at, x); }
+
+inline F f_add(F a, F b) { return _mm512_add_ps(a, b); }
+
+inline F f_mul(F a, F b) { return _mm512_mul_ps(a, b); }
+
+inline F f_fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+
+inline F f_from_i(I x) { return _mm512_cvtepi32_ps(x); }
+
+inline F f_from_f16(const std::byte* at) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));
+}
+
+inline F f_from_bf16(const std::byte* at) {
+  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+}
+
+inline I i_zero() { return _mm512_setzero_si512(); }
+
+inline I i_set(int32_t x) { return _mm512_set1_epi32(x); }
+
+inline I i_load(const float* at) { return _mm512_loadu_si512(at); }
+
+inline I i_add(I a, I b) { return _mm512_add_epi32(a, b); }
+
+inline I i_and(I a, I b) { return _mm512_and_si512(a, b); }
+
+inline I i_or(I a, I b) { return _mm512_or_si512(a, b); }
+
+inline I i_max(I a, I b) { return _mm512_max_epi32(a, b); }
+
+template <int kBits>
+inline I i_shift_left(I a) {
+  return _mm512_slli_epi32(a, kBits);
+}
+
+inline I i_round(F x) { return _mm512_cvtps_epi32(x); }
+
+inline int32_t i_reduce_max(I x) { return _mm512_reduce_max_epi32(x); }
+
+inline int32_t i_reduce_add(I x) { return _mm512_reduce_add_epi32(x); }
+
+inline I i_from_u8(const std::byte* at) {
+  return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
+}
+
+inline void i_store_bytes(int8_t* at, I x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(at), _mm512_cvtepi32_epi8(x));
+}
+
+inline B b_load(const uint8_t* at) { return _mm512_loadu_si512(at); }
+
+inline B b_low_nibbles(B x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
+
+inline B b_high_nibbles(B x) {
+  return _mm512_and_si512(_mm512_srli_epi16(x, 4), _mm512_set1_epi8(15));
+}

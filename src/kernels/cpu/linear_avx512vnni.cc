@@ -1,0 +1,52 @@
+#include <bit>
+#include <cstring>
+
+#include <immintrin.h>
+
+#include "kernels/cpu/linear_ops.h"
+#include "kernels/cpu/packed.h"
+#include "kernels/cpu/target.h"
+#include "kernels/rounding.h"
+
+QUERN_TARGET_BEGIN(QUERN_TARGET_AVX512_VNNI)
+
+namespace quern::cpu {
+namespace {
+
+#include "kernels/cpu/linear_avx512.inl"
+
+using Short = I;
+
+constexpr int kChains = 4;
+constexpr int kGroupedColumns = 8;
+
+// GCC 12 spills the sums of this instruction when it is written as an intrinsic.
+inline I i_dot_bytes(I sum, B codes, int32_t x) {
+#ifdef __clang__
+  return _mm512_dpbusd_epi32(sum, codes, _mm512_set1_epi32(x));
+#else
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(codes), "v"(_mm512_set1_epi32(x)));
+  return sum;
+#endif
+}
+
+inline I i_dot_halves(I sum, I pairs, int32_t x) {
+  return _mm512_dpwssd_epi32(sum, pairs, _mm512_set1_epi32(x));
+}
+
+inline Short short_begin(I sum) { return sum; }
+
+inline Short short_dot_nibbles(Short sum, B codes, int32_t x) { return i_dot_bytes(sum, codes, x); }
+
+inline I short_end(I, Short sum) { return sum; }
+
+#include "kernels/cpu/linear_body.inl"
+
+}  // namespace
+
+extern const LinearOps kLinearAvx512Vnni;
+const LinearOps kLinearAvx512Vnni = kOps;
+
+}  // namespace quern::cpu
+
+QUERN_TARGET_END

@@ -1,0 +1,216 @@
+// The kernels of LinearOps over 16 lanes, written once and compiled for each instruction set inside
+// its target region. The including file defines, in the same anonymous namespace:
+//   F, I, B         16 floats, 16 int32, 64 bytes
+//   Short           what nibble products are summed in before they are widened
+//   f_*, i_*, b_*   operations on them, as named
+//   kChains         independent sums for a single row, to hide the latency of a product
+//   kDenseTiles     registers of sums of a dense kernel; kGroupedColumns: rows of a grouped one
+
+// Sums of one group: codes of `kUnit` columns times M rows of activations.
+template <WeightFormat kFormat, int kUnit, int M, int kSums>
+inline void multiply_unit(I (&c)[M][kSums], const uint8_t* codes, const int8_t* x, int64_t stride) {
+  if constexpr (kFormat == WeightFormat::kInt8) {
+    QUERN_UNROLL for (int b = 0; b < kUnit / 4; ++b) {
+      const B block = b_load(codes + 64 * b);
+      QUERN_UNROLL for (int m = 0; m < M; ++m) {
+        c[m][b % kSums] = i_dot_bytes(c[m][b % kSums], block, load_i32(x + m * stride + 4 * b));
+      }
+    }
+  } else {
+    Short s[M][kSums];
+    QUERN_UNROLL for (int m = 0; m < M; ++m) {
+      QUERN_UNROLL for (int i = 0; i < kSums; ++i) s[m][i] = short_begin(c[m][i]);
+    }
+    QUERN_UNROLL for (int b = 0; b < kUnit / 8; ++b) {
+      const B block = b_load(codes + 64 * b);
+      const B low = b_low_nibbles(block);
+      const B high = b_high_nibbles(block);
+      QUERN_UNROLL for (int m = 0; m < M; ++m) {
+        const int8_t* at = x + m * stride + 8 * b;
+        Short& even = s[m][(2 * b) % kSums];
+        even = short_dot_nibbles(even, low, load_i32(at));
+        Short& odd = s[m][(2 * b + 1) % kSums];
+        odd = short_dot_nibbles(odd, high, load_i32(at + 4));
+      }
+    }
+    QUERN_UNROLL for (int m = 0; m < M; ++m) {
+      QUERN_UNROLL for (int i = 0; i < kSums; ++i) c[m][i] = short_end(c[m][i], s[m][i]);
+    }
+  }
+}
+
+// y += the group's sums, scaled and shifted as Backend::linear() states.
+template <GroupOffset kOffset, int M, int kSums>
+inline void apply_group(F (&y)[M],
+                        const I (&c)[M][kSums],
+                        const GroupedTile& t,
+                        const std::byte* record,
+                        int64_t group) {
+  const F scale = f_mul(f_from_f16(record), f_set(t.scale_unit));
+  const ActivationGroup* a = t.x_groups + group;
+  if constexpr (kOffset == GroupOffset::kZeroPoint) {
+    const I zero = i_from_u8(record + 2 * kPanelRows);
+    const I pairs = i_or(zero, i_shift_left<16 + 7>(zero));  // (zero, 128 * zero)
+    QUERN_UNROLL for (int m = 0; m < M; ++m) {
+      I sum = c[m][0];
+      QUERN_UNROLL for (int i = 1; i < kSums; ++i) sum = i_add(sum, c[m][i]);
+      const ActivationGroup& at = a[m * t.group_stride];
+      sum = i_dot_halves(sum, pairs, at.negative_sum);
+      y[m] = f_fma(scale, f_mul(f_from_i(sum), f_set(at.step)), y[m]);
+    }
+  } else {
+    const F minimum = f_mul(f_from_f16(record + 2 * kPanelRows), f_set(t.minimum_unit));
+    QUERN_UNROLL for (int m = 0; m < M; ++m) {
+      I sum = c[m][0];
+      QUERN_UNROLL for (int i = 1; i < kSums; ++i) sum = i_add(sum, c[m][i]);
+      const ActivationGroup& at = a[m * t.group_stride];
+      y[m] = f_fma(scale, f_mul(f_from_i(sum), f_set(at.step)), y[m]);
+      y[m] = f_fma(minimum, f_set(at.sum_times_step), y[m]);
+    }
+  }
+}
+
+template <WeightFormat kFormat, GroupOffset kOffset, int kUnit, int M>
+void grouped_tile(const GroupedTile& t) {
+  constexpr int kSums = M == 1 ? kChains : 1;
+  constexpr int kUnitBytes = kUnit * kPanelRows / (kFormat == WeightFormat::kInt4 ? 2 : 1);
+  constexpr int kRecordBytes = kOffset == GroupOffset::kZeroPoint ? 48 : 64;
+  F y[M];
+  QUERN_UNROLL for (int m = 0; m < M; ++m) y[m] = f_zero();
+  const uint8_t* codes = t.codes;
+  const std::byte* record = t.scales;
+  for (int64_t g = 0; g < t.groups; ++g, record += kRecordBytes) {
+    I c[M][kSums];
+    QUERN_UNROLL for (int m = 0; m < M; ++m) {
+      QUERN_UNROLL for (int i = 0; i < kSums; ++i) c[m][i] = i_zero();
+    }
+    const int8_t* x = t.x + g * t.group_size;
+    for (int u = 0; u < t.group_size; u += kUnit, codes += kUnitBytes) {
+      prefetch<kUnitBytes>(codes + kPrefetchBytes);
+      multiply_unit<kFormat, kUnit, M, kSums>(c, codes, x + u, t.x_stride);
+    }
+    apply_group<kOffset, M, kSums>(y, c, t, record, g);
+  }
+  QUERN_UNROLL for (int m = 0; m < M; ++m) {
+    if (t.bias != nullptr) y[m] = f_add(y[m], f_load(t.bias));
+    f_store(t.y + m * t.y_stride, y[m]);
+  }
+}
+
+template <WeightFormat kFormat>
+inline F load_weights(const std::byte* at) {
+  if constexpr (kFormat == WeightFormat::kF32) return f_load(reinterpret_cast<const float*>(at));
+  if constexpr (kFormat == WeightFormat::kBF16) return f_from_bf16(at);
+  return f_from_f16(at);
+}
+
+template <WeightFormat kFormat, int P, int M>
+void dense_tile(const DenseTile& t) {
+  constexpr int64_t kStep = kPanelRows * (kFormat == WeightFormat::kF32 ? 4 : 2);
+  F y[P][M];
+  QUERN_UNROLL for (int p = 0; p < P; ++p) {
+    QUERN_UNROLL for (int m = 0; m < M; ++m) {
+      y[p][m] = t.resume != 0 ? f_load(t.y + m * t.y_stride + p * kPanelRows) : f_zero();
+    }
+  }
+  const std::byte* weights = t.weights;
+  const float* x = t.x;
+  for (int64_t k = 0; k < t.depth; ++k, weights += kStep, x += M) {
+    F w[P];
+    QUERN_UNROLL for (int p = 0; p < P; ++p) {
+      w[p] = load_weights<kFormat>(weights + p * t.panel_bytes);
+    }
+    QUERN_UNROLL for (int m = 0; m < M; ++m) {
+      const F broadcast = f_set(x[m]);
+      QUERN_UNROLL for (int p = 0; p < P; ++p) y[p][m] = f_fma(w[p], broadcast, y[p][m]);
+    }
+  }
+  QUERN_UNROLL for (int p = 0; p < P; ++p) {
+    QUERN_UNROLL for (int m = 0; m < M; ++m) {
+      if (t.bias != nullptr) y[p][m] = f_add(y[p][m], f_load(t.bias + p * kPanelRows));
+      f_store(t.y + m * t.y_stride + p * kPanelRows, y[p][m]);
+    }
+  }
+}
+
+// The bits of |x| order like the numbers, NaN above infinity, so an integer maximum serves.
+inline void quantize_row(
+    const float* x, int64_t columns, int group_size, int8_t* codes, ActivationGroup* groups) {
+  const I magnitude = i_set(0x7fffffff);
+  for (int64_t begin = 0; begin < columns; begin += group_size, ++groups) {
+    I largest = i_zero();
+    for (int i = 0; i < group_size; i += kPanelRows)
+      largest = i_max(largest, i_and(i_load(x + begin + i), magnitude));
+    const int32_t bits = i_reduce_max(largest);
+    const float m = std::bit_cast<float>(bits);
+    constexpr int32_t kInfinity = 0x7f800000;
+    if (bits >= kInfinity || m < kSmallestActivation) {
+      std::memset(codes + begin, 0, static_cast<size_t>(group_size));
+      *groups = ActivationGroup();
+      if (bits >= kInfinity) {
+        groups->step = std::bit_cast<float>(0x7fc00000);  // NaN
+        groups->sum_times_step = groups->step;
+      }
+      continue;
+    }
+    const F inverse = f_set(127.0f / m);
+    I sum = i_zero();
+    for (int i = 0; i < group_size; i += kPanelRows) {
+      const I code = i_round(f_mul(f_load(x + begin + i), inverse));
+      sum = i_add(sum, code);
+      i_store_bytes(codes + begin + i, code);
+    }
+    groups->step = m / 127.0f;
+    groups->sum = i_reduce_add(sum);
+    groups->sum_times_step = static_cast<float>(groups->sum) * groups->step;
+    const int32_t negative = -groups->sum;
+    const int32_t high = negative >> 7;
+    groups->negative_sum = static_cast<int32_t>((static_cast<uint32_t>(high) << 16) |
+                                                static_cast<uint32_t>(negative & 127));
+  }
+}
+
+template <WeightFormat kFormat, GroupOffset kOffset, int kUnit, int M>
+constexpr GroupedKernel grouped_kernel() {
+  if constexpr (M <= kGroupedColumns) return grouped_tile<kFormat, kOffset, kUnit, M>;
+  return nullptr;
+}
+
+template <WeightFormat kFormat, int P, int M>
+constexpr DenseKernel dense_kernel() {
+  if constexpr (P * M <= kDenseTiles) return dense_tile<kFormat, P, M>;
+  return nullptr;
+}
+
+#define QUERN_GROUPED_COLUMNS(format, offset, unit)                                           \
+  {                                                                                           \
+    grouped_kernel<format, offset, unit, 1>(), grouped_kernel<format, offset, unit, 2>(),     \
+        grouped_kernel<format, offset, unit, 3>(), grouped_kernel<format, offset, unit, 4>(), \
+        grouped_kernel<format, offset, unit, 5>(), grouped_kernel<format, offset, unit, 6>(), \
+        grouped_kernel<format, offset, unit, 7>(), grouped_kernel<format, offset, unit, 8>()  \
+  }
+#define QUERN_GROUPED_UNITS(format, offset) \
+  { QUERN_GROUPED_COLUMNS(format, offset, 16), QUERN_GROUPED_COLUMNS(format, offset, 32) }
+#define QUERN_GROUPED_OFFSETS(format)                      \
+  {                                                        \
+    QUERN_GROUPED_UNITS(format, GroupOffset::kZeroPoint),  \
+        QUERN_GROUPED_UNITS(format, GroupOffset::kMinimum) \
+  }
+#define QUERN_DENSE_COLUMNS(format, panels)                                   \
+  {                                                                           \
+    dense_kernel<format, panels, 1>(), dense_kernel<format, panels, 2>(),     \
+        dense_kernel<format, panels, 3>(), dense_kernel<format, panels, 4>(), \
+        dense_kernel<format, panels, 5>(), dense_kernel<format, panels, 6>()  \
+  }
+#define QUERN_DENSE_PANELS(format) \
+  { QUERN_DENSE_COLUMNS(format, 1), QUERN_DENSE_COLUMNS(format, 2), QUERN_DENSE_COLUMNS(format, 4) }
+
+constexpr LinearOps kOps = {
+    .quantize = quantize_row,
+    .grouped = {QUERN_GROUPED_OFFSETS(WeightFormat::kInt8),
+                QUERN_GROUPED_OFFSETS(WeightFormat::kInt4)},
+    .max_grouped_columns = kGroupedColumns,
+    .dense = {QUERN_DENSE_PANELS(WeightFormat::kF32), QUERN_DENSE_PANELS(WeightFormat::kBF16),
+              QUERN_DENSE_PANELS(WeightFormat::kF16)},
+    .max_dense_columns = kDenseTiles < kMaxDenseColumns ? kDenseTiles : kMaxDenseColumns,
+};

@@ -1,0 +1,277 @@
+#include <algorithm>
+#include <cstring>
+
+#include "base/float16.h"
+#include "kernels/cpu/packed.h"
+#include "kernels/rounding.h"
+
+namespace quern::cpu {
+namespace {
+
+constexpr int kNibbleBlock = 8;  // columns in a 64-byte block of kInt4
+constexpr int kByteBlock = 4;    // of kInt8
+constexpr int64_t kBlockBytes = 64;
+constexpr int kMaxGroup = 32768;  // c, A and zero * A stay exact in int32: 255 * 127 * 32768
+constexpr int kLargestSignedByte = 127;
+constexpr int kSignedBase = 128;  // moves codes 0 .. 255 into signed bytes
+
+WeightFormat dense_format(const Weight& weight, Precision precision) {
+  if (precision == Precision::kBF16) return WeightFormat::kBF16;
+  const auto* dense = std::get_if<DenseWeight>(&weight);
+  if (dense == nullptr || dense->values.dtype == DType::kF32) return WeightFormat::kF32;
+  return dense->values.dtype == DType::kBF16 ? WeightFormat::kBF16 : WeightFormat::kF16;
+}
+
+// Row `row` of the weight into lane `row % 16` of its panel. Returns whether nothing was rounded.
+bool pack_dense_row(const Weight& weight,
+                    int64_t row,
+                    const Segment& segment,
+                    std::vector<float>& scratch) {
+  scratch.resize(static_cast<size_t>(segment.columns));
+  widen_row(weight, row, scratch.data());
+  const int64_t lane = row % kPanelRows;
+  std::byte* panel =
+      segment.codes.data() + static_cast<size_t>(row / kPanelRows) * segment.panel_bytes();
+  bool exact = true;
+  for (int64_t k = 0; k < segment.columns; ++k) {
+    const float value = scratch[static_cast<size_t>(k)];
+    const int64_t at = k * kPanelRows + lane;
+    if (segment.format == WeightFormat::kF32) {
+      std::memcpy(panel + 4 * at, &value, sizeof value);
+      continue;
+    }
+    const bool bf16 = segment.format == WeightFormat::kBF16;
+    const uint16_t half = bf16 ? f32_to_bf16(value) : f32_to_f16(value);
+    exact = exact && (bf16 ? bf16_to_f32(half) : f16_to_f32(half)) == value;
+    std::memcpy(panel + 2 * at, &half, sizeof half);
+  }
+  return exact;
+}
+
+void pack_codes_row(const GroupedWeight& weight, int64_t row, const Segment& segment) {
+  const uint8_t* codes = weight.codes.data() + row * weight.columns;
+  auto* panel =
+      segment.codes.as<uint8_t>() + static_cast<size_t>(row / kPanelRows) * segment.panel_bytes();
+  const int64_t lane = row % kPanelRows;
+  for (int64_t k = 0; k < weight.columns; ++k) {
+    if (segment.format == WeightFormat::kInt8) {
+      panel[k / kByteBlock * kBlockBytes + lane * 4 + k % kByteBlock] = codes[k];
+      continue;
+    }
+    QUERN_CHECK(codes[k] < 16);
+    const int64_t in_block = k % kNibbleBlock;
+    uint8_t& byte = panel[k / kNibbleBlock * kBlockBytes + lane * 4 + in_block % 4];
+    byte = static_cast<uint8_t>(byte | (in_block < 4 ? codes[k] : codes[k] << 4));
+  }
+}
+
+void pack_scales_row(const GroupedWeight& weight,
+                     const RoundedScales& scales,
+                     const RoundedScales& minima,
+                     int64_t row,
+                     const Segment& segment) {
+  const auto lane = static_cast<size_t>(row % kPanelRows);
+  std::byte* record =
+      segment.scales.data() + static_cast<size_t>(row / kPanelRows) * segment.panel_scale_bytes();
+  for (int64_t g = 0; g < weight.groups(); ++g, record += segment.record_bytes()) {
+    const auto i = static_cast<size_t>(row * weight.groups() + g);
+    std::memcpy(record + 2 * lane, &scales.halves[i], 2);
+    std::byte* offsets = record + 2 * kPanelRows;
+    if (weight.offset == GroupOffset::kZeroPoint) {
+      offsets[lane] = std::byte{weight.zeros[i]};
+    } else {
+      std::memcpy(offsets + 2 * lane, &minima.halves[i], 2);
+    }
+  }
+}
+
+// Sets code_base and centred from the range of the codes and zero points.
+void measure_range(const GroupedWeight& weight, Segment& segment) {
+  if (weight.codes.empty()) return;
+  const int largest = *std::max_element(weight.codes.begin(), weight.codes.end());
+  segment.code_base = largest > kLargestSignedByte ? kSignedBase : 0;
+  if (weight.offset != GroupOffset::kZeroPoint) return;
+  const auto [low, high] = std::minmax_element(weight.zeros.begin(), weight.zeros.end());
+  const bool fits = largest - *low <= kLargestSignedByte && *high <= kSignedBase;
+  segment.centred = fits ? 1 : 0;
+}
+
+std::string pack_grouped(ThreadPool& pool, const GroupedWeight& weight, Segment& segment) {
+  QUERN_CHECK(weight.group_size == 16 || weight.group_size % 32 == 0);
+  QUERN_CHECK(weight.group_size > 0 && weight.group_size <= kMaxGroup);
+  QUERN_CHECK(weight.columns % weight.group_size == 0);
+  const RoundedScales scales = round_scales(weight.scales);
+  const RoundedScales minima = round_scales(weight.minima);
+  segment.scale_unit = scales.unit();
+  segment.minimum_unit = minima.unit();
+  measure_range(weight, segment);
+  segment.codes = Buffer(static_cast<size_t>(segment.panels()) * segment.panel_bytes());
+  segment.scales = Buffer(static_cast<size_t>(segment.panels()) * segment.panel_scale_bytes());
+  pool.for_each_chunk(weight.rows, kPanelRows, [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      pack_codes_row(weight, row, segment);
+      pack_scales_row(weight, scales, minima, row, segment);
+    }
+  });
+  return rounding_note(std::max(scales.largest_error, minima.largest_error));
+}
+
+std::string pack_dense(ThreadPool& pool, const Weight& weight, Segment& segment) {
+  segment.codes = Buffer(static_cast<size_t>(segment.panels()) * segment.panel_bytes());
+  std::vector<std::vector<float>> scratch(static_cast<size_t>(pool.size()));
+  std::vector<uint8_t> rounded(static_cast<size_t>(pool.size()));
+  pool.for_each_chunk(segment.rows, kPanelRows, [&](int64_t begin, int64_t end, int worker) {
+    const auto w = static_cast<size_t>(worker);
+    for (int64_t row = begin; row < end; ++row) {
+      if (!pack_dense_row(weight, row, segment, scratch[w])) rounded[w] = 1;
+    }
+  });
+  const bool exact = std::find(rounded.begin(), rounded.end(), 1) == rounded.end();
+  return exact ? "" : "widened weights rounded to BF16";
+}
+
+void embed_dense(const Segment& segment, int64_t row, float* out) {
+  const int64_t lane = row % kPanelRows;
+  const std::byte* panel = segment.panel(row / kPanelRows);
+  for (int64_t k = 0; k < segment.columns; ++k) {
+    const int64_t at = k * kPanelRows + lane;
+    if (segment.format == WeightFormat::kF32) {
+      std::memcpy(&out[k], panel + 4 * at, sizeof(float));
+      continue;
+    }
+    uint16_t half = 0;
+    std::memcpy(&half, panel + 2 * at, sizeof half);
+    out[k] = segment.format == WeightFormat::kBF16 ? bf16_to_f32(half) : f16_to_f32(half);
+  }
+}
+
+int code_at(const Segment& segment, const std::byte* panel, int64_t lane, int64_t k) {
+  if (segment.format == WeightFormat::kInt8)
+    return std::to_integer<int>(panel[k / kByteBlock * kBlockBytes + lane * 4 + k % kByteBlock]);
+  const int byte = std::to_integer<int>(panel[k / kNibbleBlock * kBlockBytes + lane * 4 + k % 4]);
+  return k % kNibbleBlock < 4 ? byte & 15 : byte >> 4;
+}
+
+void embed_grouped(const Segment& segment, int64_t row, float* out) {
+  const int64_t lane = row % kPanelRows;
+  const std::byte* panel = segment.panel(row / kPanelRows);
+  const std::byte* record = segment.panel_scales(row / kPanelRows);
+  for (int64_t g = 0; g < segment.groups(); ++g, record += segment.record_bytes()) {
+    uint16_t half = 0;
+    std::memcpy(&half, record + 2 * lane, sizeof half);
+    const float scale = f16_to_f32(half) * segment.scale_unit;
+    const std::byte* offsets = record + 2 * kPanelRows;
+    const int zero = std::to_integer<int>(offsets[lane]);
+    float minimum = 0;
+    if (segment.offset == GroupOffset::kMinimum) {
+      std::memcpy(&half, offsets + 2 * lane, sizeof half);
+      minimum = f16_to_f32(half) * segment.minimum_unit;
+    }
+    for (int64_t k = g * segment.group_size; k < (g + 1) * segment.group_size; ++k) {
+      const int code = code_at(segment, panel, lane, k);
+      out[k] = segment.offset == GroupOffset::kZeroPoint
+                   ? scale * static_cast<float>(code - zero)
+                   : scale * static_cast<float>(code) + minimum;
+    }
+  }
+}
+
+}  // namespace
+
+size_t Segment::panel_bytes() const {
+  const auto numbers = static_cast<size_t>(columns * kPanelRows);
+  switch (format) {
+    case WeightFormat::kF32:
+      return 4 * numbers;
+    case WeightFormat::kBF16:
+    case WeightFormat::kF16:
+      return 2 * numbers;
+    case WeightFormat::kInt8:
+      return numbers;
+    case WeightFormat::kInt4:
+      return numbers / 2;
+  }
+  return 0;
+}
+
+size_t CpuWeight::bytes() const {
+  size_t total = bias_.size() * sizeof(float);
+  for (const Segment& segment : segments_) total += segment.codes.bytes() + segment.scales.bytes();
+  return total;
+}
+
+const float* CpuWeight::bias(const Segment& segment, int64_t panel) const {
+  if (bias_.empty()) return nullptr;
+  int64_t at = 0;
+  for (const Segment& other : segments_) {
+    if (&other == &segment) break;
+    at += other.panels();
+  }
+  return bias_.data() + (at + panel) * kPanelRows;
+}
+
+std::unique_ptr<CpuWeight> pack_weight(ThreadPool& pool,
+                                       std::span<const Weight* const> parts,
+                                       std::span<const float> bias,
+                                       Precision precision) {
+  QUERN_CHECK(!parts.empty());
+  auto packed = std::make_unique<CpuWeight>();
+  packed->columns_ = weight_columns(*parts[0]);
+  for (const Weight* part : parts) {
+    QUERN_CHECK(weight_columns(*part) == packed->columns_);
+    Segment segment;
+    segment.row_begin = packed->rows_;
+    segment.rows = weight_rows(*part);
+    segment.columns = packed->columns_;
+    const auto* grouped = std::get_if<GroupedWeight>(part);
+    std::string note;
+    if (grouped != nullptr && precision == Precision::kFast) {
+      segment.format = grouped->bits == 4 ? WeightFormat::kInt4 : WeightFormat::kInt8;
+      segment.offset = grouped->offset;
+      segment.group_size = grouped->group_size;
+      note = pack_grouped(pool, *grouped, segment);
+    } else {
+      segment.format = dense_format(*part, precision);
+      note = pack_dense(pool, *part, segment);
+    }
+    if (packed->note_.empty()) packed->note_ = note;
+    packed->rows_ += segment.rows;
+    packed->panels_ += segment.panels();
+    packed->segments_.push_back(std::move(segment));
+  }
+  if (bias.empty()) return packed;
+  QUERN_CHECK(static_cast<int64_t>(bias.size()) == packed->rows_);
+  packed->bias_.resize(static_cast<size_t>(packed->panels_ * kPanelRows));
+  float* to = packed->bias_.data();
+  for (const Segment& segment : packed->segments_) {
+    std::copy_n(bias.data() + segment.row_begin, segment.rows, to);
+    to += segment.panels() * kPanelRows;
+  }
+  return packed;
+}
+
+void embed_rows(ThreadPool& pool,
+                Tensor out,
+                const CpuWeight& table,
+                std::span<const int32_t> tokens) {
+  constexpr int64_t kTokensPerChunk = 8;
+  QUERN_CHECK(out.row_elements() == table.columns());
+  const auto count = static_cast<int64_t>(tokens.size());
+  pool.for_each_chunk(count, kTokensPerChunk, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) {
+      const int64_t row = tokens[static_cast<size_t>(t)];
+      QUERN_CHECK(row >= 0 && row < table.rows());
+      const auto segments = table.segments();
+      const auto& segment = *std::find_if(segments.begin(), segments.end(), [&](const Segment& s) {
+        return row < s.row_begin + s.rows;
+      });
+      if (segment.group_size == 0) {
+        embed_dense(segment, row - segment.row_begin, out.f32_row(t));
+      } else {
+        embed_grouped(segment, row - segment.row_begin, out.f32_row(t));
+      }
+    }
+  });
+}
+
+}  // namespace quern::cpu
