@@ -62,7 +62,9 @@ struct ChatTemplateInput {
   std::tm now{};                                  // local time that strftime_now() prints
 };
 
-struct JinjaTemplate;  // the parsed template, jinja_ast.h
+namespace jinja {
+struct Template;  // jinja_ast.h
+}
 
 // A parsed template. Immutable after parse(): any number of threads may render at once.
 class ChatTemplate {
@@ -85,9 +87,9 @@ class ChatTemplate {
   Result<std::vector<TemplateSegment>> render(const ChatTemplateInput& input) const;
 
  private:
-  ChatTemplate(std::unique_ptr<const JinjaTemplate> parsed, ChatTemplateLimits limits);
+  ChatTemplate(std::unique_ptr<const jinja::Template> parsed, ChatTemplateLimits limits);
 
-  std::unique_ptr<const JinjaTemplate> parsed_;
+  std::unique_ptr<const jinja::Template> parsed_;
   ChatTemplateLimits limits_;
 };
 
