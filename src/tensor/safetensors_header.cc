@@ -49,7 +49,7 @@ class HeaderEvents : public nlohmann::json_sax<Json> {
 
   bool number_unsigned(number_unsigned_t value) override {
     if (state_ == State::kSkip) return scalar_skipped();
-    if (state_ != State::kShape && state_ != State::kOffsets) return unexpected("a number");
+    if (!in_array_) return unexpected("a number");
     std::vector<uint64_t>& list = state_ == State::kShape ? entry_.shape : offsets_;
     const size_t limit = state_ == State::kShape ? kMaxRank : 2;
     if (list.size() == limit) return unexpected(fmt::format("more than {} numbers", limit));
