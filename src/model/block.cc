@@ -10,6 +10,8 @@
 namespace quern {
 namespace {
 
+constexpr int kMaxGroupSize = 32768;  // sums of 255 * 127 * 32768 stay exact in int32
+
 // Rows that one worker scans at a time.
 constexpr int64_t kScanRows = 64;
 
@@ -44,6 +46,19 @@ bool all_finite(std::span<const float> values) {
   return std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
 }
 
+Result<Unit> check_groups(const GroupedWeight& weight, const LinearSpec& spec) {
+  const int size = weight.group_size;
+  if ((size != 16 && size % 32 != 0) || size > kMaxGroupSize) {
+    return Error{ErrorCode::kUnsupported,
+                 fmt::format("{}.weight has groups of {} columns; supported are 16 and multiples "
+                             "of 32 up to {}",
+                             spec.name, size, kMaxGroupSize)};
+  }
+  if (all_finite(weight.scales) && all_finite(weight.minima)) return Unit{};
+  return Error{ErrorCode::kInvalidArgument,
+               fmt::format("{}.weight has a scale or minimum that is NaN or infinite", spec.name)};
+}
+
 Result<std::vector<float>> load_vector(const Checkpoint& checkpoint,
                                        const std::string& name,
                                        int64_t width) {
@@ -76,6 +91,8 @@ int64_t joined_width(const MixerSpec& mixer) {
   for (const LinearSpec* linear : input_linears(mixer)) width += linear->out;
   return width;
 }
+
+int64_t inner_width(const MixerSpec& mixer) { return output_linear(mixer).in; }
 
 Tensor contiguous(const FloatMatrix& matrix, int64_t rows, int64_t columns) {
   QUERN_CHECK(rows * columns <= matrix.rows() * matrix.columns());
@@ -165,12 +182,8 @@ Result<Unit> check_weight(const Weight& weight, const LinearSpec& spec, ThreadPo
                     "and {}",
                     spec.name, weight_rows(weight), weight_columns(weight), spec.out, spec.in)};
   }
-  if (const auto* grouped = std::get_if<GroupedWeight>(&weight)) {
-    if (all_finite(grouped->scales) && all_finite(grouped->minima)) return Unit{};
-    return Error{
-        ErrorCode::kInvalidArgument,
-        fmt::format("{}.weight has a scale or minimum that is NaN or infinite", spec.name)};
-  }
+  if (const auto* grouped = std::get_if<GroupedWeight>(&weight))
+    return check_groups(*grouped, spec);
   const Tensor& values = std::get<DenseWeight>(weight).values;
   std::atomic<int64_t> bad_row{-1};
   pool.for_each_chunk(values.rows(), kScanRows, [&](int64_t begin, int64_t end, int) {
@@ -224,9 +237,14 @@ Result<BlockWeights> load_block(const BlockSpec& spec,
 
 BlockScratch::BlockScratch(const ModelSpec& spec, int64_t rows)
     : joined(rows, widest(spec, joined_width)),
-      inner(rows, widest(spec, [](const MixerSpec& mixer) { return output_linear(mixer).in; })),
+      inner(rows, widest(spec, inner_width)),
       hidden(rows, spec.hidden),
       normed(rows, spec.hidden) {}
+
+uint64_t step_row_bytes(const ModelSpec& spec) {
+  const int64_t scratch = widest(spec, joined_width) + widest(spec, inner_width) + 2 * spec.hidden;
+  return static_cast<uint64_t>(scratch + spec.hidden) * sizeof(float);
+}
 
 size_t BlockScratch::bytes() const {
   int64_t elements = 0;

@@ -25,8 +25,8 @@ struct BlockWeights {
 // own.
 using WeightSource = FunctionRef<Result<Weight>(const LinearSpec&)>;
 
-// Whether the matrix has the shape of `spec` and only finite numbers. Errors: kInvalidArgument
-// naming the layer and what is wrong.
+// Whether the matrix has the shape of `spec` and only finite numbers, in groups that backends pack.
+// Errors: kInvalidArgument, or kUnsupported for the groups, naming the layer and what is wrong.
 Result<Unit> check_weight(const Weight& weight, const LinearSpec& spec, ThreadPool& pool);
 
 // Layers that read one input, packed as one: matrices from `source`, biases from `checkpoint`.
@@ -60,6 +60,9 @@ class BlockScratch {
 
   size_t bytes() const;
 };
+
+// Bytes that a forward step takes for each row: BlockScratch and the residual stream.
+uint64_t step_row_bytes(const ModelSpec& spec);
 
 // Where the tokens of this step stand.
 struct Step {

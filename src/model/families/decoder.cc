@@ -13,7 +13,7 @@ constexpr int64_t kMaxHidden = int64_t{1} << 17;
 constexpr int64_t kMaxIntermediate = int64_t{1} << 20;
 constexpr int64_t kMaxLayers = 1024;
 constexpr int64_t kMaxHeads = 1024;
-constexpr int64_t kMaxHeadDim = 1024;
+constexpr int64_t kMaxHeadDim = 512;
 constexpr int64_t kMaxPositions = int64_t{1} << 30;
 
 Error invalid(const JsonObject& config, const std::string& what) {
