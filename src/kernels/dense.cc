@@ -1,0 +1,254 @@
+#include "kernels/dense.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/linear_ops.h"
+#include "kernels/cpu/packed.h"
+
+namespace quern {
+namespace {
+
+using cpu::kPanelRows;
+
+constexpr int64_t kDepth = 512;  // 64 columns x 512 x 4 bytes = 128 KB of L2, 6 rows 12 KB of L1
+constexpr int64_t kRowBlock = 1536;  // x 512 x 4 bytes = 3 MB of packed rows at a time
+constexpr int64_t kRowsPerJob = 96;  // x 64 columns x 512: about 30 microseconds
+constexpr int kPanels = 4;           // panels of 16 columns of a strip
+constexpr int64_t kStrip = kPanels * kPanelRows;
+
+// Memory that is not zeroed, begins on a cache line and returns to the heap.
+class Scratch {
+ public:
+  explicit Scratch(int64_t count)
+      : owned_(std::make_unique_for_overwrite<float[]>(static_cast<size_t>(count) + 16)) {
+    const auto address = reinterpret_cast<uintptr_t>(owned_.get());
+    data_ = owned_.get() + (64 - address % 64) % 64 / sizeof(float);
+  }
+
+  float* data() const { return data_; }
+
+ private:
+  std::unique_ptr<float[]> owned_;
+  float* data_ = nullptr;
+};
+
+// op(x) of a stored matrix: element (i, j).
+struct View {
+  const float* data;
+  int64_t row_step;
+  int64_t column_step;
+
+  const float* at(int64_t i, int64_t j) const { return data + i * row_step + j * column_step; }
+};
+
+View view_of(Tensor x, Transpose transpose) {
+  QUERN_CHECK(x.rank == 2);
+  if (transpose == Transpose::kYes) return {x.f32(), 1, x.row_stride};
+  return {x.f32(), x.row_stride, 1};
+}
+
+int64_t round_up(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+// to[k][width] = x(k, column + 0 .. width), zero past `valid`.
+void pack_slice(float* to, const View& x, int64_t depth, int64_t column, int width, int64_t valid) {
+  for (int64_t k = 0; k < depth; ++k, to += width) {
+    const float* from = x.at(k, column);
+    for (int64_t j = 0; j < valid; ++j) to[j] = from[j * x.column_step];
+    for (int64_t j = valid; j < width; ++j) to[j] = 0;
+  }
+}
+
+enum class Triangle { kAll, kUpper };
+
+struct Product {
+  ThreadPool& pool;
+  const cpu::LinearOps& ops;
+  View a;  // (row, k)
+  View b;  // (k, column)
+  Tensor c;
+  int64_t rows, columns, depth;
+  float alpha, beta;
+  Triangle triangle;
+};
+
+// One slice of the depth: packed columns and rows, and where they came from.
+struct Slice {
+  const float* columns;
+  const float* rows;
+  int64_t begin;
+  int64_t depth;
+  int64_t row_begin;
+  int64_t row_count;
+};
+
+void pack_columns(const Product& p, float* to, int64_t begin, int64_t depth) {
+  const View b{p.b.at(begin, 0), p.b.row_step, p.b.column_step};
+  const int64_t panels = round_up(p.columns, kStrip) / kPanelRows;
+  p.pool.for_each_chunk(panels, 4, [&](int64_t first, int64_t last, int) {
+    for (int64_t panel = first; panel < last; ++panel) {
+      const int64_t column = panel * kPanelRows;
+      const int64_t valid = std::clamp<int64_t>(p.columns - column, 0, kPanelRows);
+      pack_slice(to + column * depth, b, depth, column, kPanelRows, valid);
+    }
+  });
+}
+
+void pack_rows(const Product& p, float* to, const Slice& slice) {
+  const View a{p.a.at(slice.row_begin, slice.begin), p.a.column_step, p.a.row_step};
+  const int width = p.ops.max_dense_columns;
+  p.pool.for_each_chunk(slice.row_count, width, [&](int64_t first, int64_t last, int) {
+    const auto valid = static_cast<int>(last - first);
+    pack_slice(to + first * slice.depth, a, slice.depth, first, valid, valid);
+  });
+}
+
+// c = beta c + alpha tile, where beta counts once, for the first slice of the depth.
+void store_tile(const Product& p,
+                const float* tile,
+                int64_t row,
+                int64_t row_count,
+                int64_t column,
+                const Slice& slice) {
+  const int64_t count = std::min(kStrip, p.columns - column);
+  for (int64_t i = 0; i < row_count; ++i) {
+    float* c = p.c.f32_row(row + i) + column;
+    const float* from = tile + i * kStrip;
+    if (slice.begin > 0 || p.beta == 1.0f) {
+      for (int64_t j = 0; j < count; ++j) c[j] += p.alpha * from[j];
+    } else if (p.beta == 0) {
+      for (int64_t j = 0; j < count; ++j) c[j] = p.alpha * from[j];
+    } else {
+      for (int64_t j = 0; j < count; ++j) c[j] = p.beta * c[j] + p.alpha * from[j];
+    }
+  }
+}
+
+// Rows [begin, end) of the slice times the strip of 64 columns that begins at `column`.
+void multiply_strip(
+    const Product& p, const Slice& slice, int64_t column, int64_t begin, int64_t end) {
+  alignas(64) float tile[cpu::kMaxDenseColumns * kStrip];
+  const auto& kernels = p.ops.dense[static_cast<int>(WeightFormat::kF32)];
+  for (int64_t row = begin; row < end; row += p.ops.max_dense_columns) {
+    const int64_t count = std::min<int64_t>(p.ops.max_dense_columns, end - row);
+    if (p.triangle == Triangle::kUpper && column + kStrip <= slice.row_begin + row) continue;
+    int choice = cpu::kDensePanelChoices - 1;
+    while (kernels[choice][count - 1] == nullptr) --choice;
+    const int64_t width = (int64_t{1} << choice) * kPanelRows;
+    for (int64_t j = 0; j < kStrip; j += width) {
+      kernels[choice][count - 1]({
+          .weights = reinterpret_cast<const std::byte*>(slice.columns + (column + j) * slice.depth),
+          .panel_bytes = slice.depth * kPanelRows * static_cast<int64_t>(sizeof(float)),
+          .depth = slice.depth,
+          .x = slice.rows + row * slice.depth,
+          .y = tile + j,
+          .y_stride = kStrip,
+      });
+    }
+    store_tile(p, tile, slice.row_begin + row, count, column, slice);
+  }
+}
+
+void multiply_slice(const Product& p, const Slice& slice) {
+  // Jobs end where a tile of packed rows ends.
+  const int64_t job_rows = kRowsPerJob / p.ops.max_dense_columns * p.ops.max_dense_columns;
+  const int64_t strips = round_up(p.columns, kStrip) / kStrip;
+  const int64_t jobs = round_up(slice.row_count, job_rows) / job_rows;
+  // Jobs of one strip follow one another: its columns stay in the second-level cache.
+  p.pool.for_each_chunk(strips * jobs, 1, [&](int64_t first, int64_t last, int) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t begin = i % jobs * job_rows;
+      multiply_strip(p, slice, i / jobs * kStrip, begin,
+                     std::min(begin + job_rows, slice.row_count));
+    }
+  });
+}
+
+void multiply(const Product& p) {
+  const int64_t depth = std::min(kDepth, p.depth);
+  const Scratch columns(round_up(p.columns, kStrip) * depth);
+  const Scratch rows(std::min(kRowBlock, p.rows) * depth);
+  for (int64_t k = 0; k < p.depth; k += kDepth) {
+    Slice slice{.columns = columns.data(),
+                .rows = rows.data(),
+                .begin = k,
+                .depth = std::min(kDepth, p.depth - k),
+                .row_begin = 0,
+                .row_count = 0};
+    pack_columns(p, columns.data(), k, slice.depth);
+    for (int64_t row = 0; row < p.rows; row += kRowBlock) {
+      slice.row_begin = row;
+      slice.row_count = std::min(kRowBlock, p.rows - row);
+      pack_rows(p, rows.data(), slice);
+      multiply_slice(p, slice);
+    }
+  }
+}
+
+void scale(Tensor c, float beta) {
+  for (int64_t i = 0; i < c.rows(); ++i) {
+    float* row = c.f32_row(i);
+    for (int64_t j = 0; j < c.shape[1]; ++j) row[j] = beta == 0 ? 0 : beta * row[j];
+  }
+}
+
+void mirror_upper(ThreadPool& pool, Tensor gram) {
+  constexpr int64_t kBlock = 64;
+  pool.for_each_chunk(gram.rows(), kBlock, [&](int64_t begin, int64_t end, int) {
+    for (int64_t column = 0; column < end; column += kBlock) {
+      for (int64_t i = begin; i < end; ++i) {
+        float* row = gram.f32_row(i);
+        for (int64_t j = column; j < std::min(column + kBlock, i); ++j) row[j] = gram.f32_row(j)[i];
+      }
+    }
+  });
+}
+
+}  // namespace
+
+void gemm_f32(ThreadPool& pool, Tensor c, Tensor a, Tensor b, const GemmParams& params) {
+  QUERN_CHECK(a.rank == 2 && b.rank == 2 && c.rank == 2);
+  const bool a_flipped = params.a == Transpose::kYes;
+  const bool b_flipped = params.b == Transpose::kYes;
+  const int64_t depth = a_flipped ? a.shape[0] : a.shape[1];
+  QUERN_CHECK((b_flipped ? b.shape[1] : b.shape[0]) == depth);
+  QUERN_CHECK((a_flipped ? a.shape[1] : a.shape[0]) == c.shape[0]);
+  QUERN_CHECK((b_flipped ? b.shape[0] : b.shape[1]) == c.shape[1]);
+  if (c.elements() == 0) return;
+  if (depth == 0) return scale(c, params.beta);
+  multiply({.pool = pool,
+            .ops = cpu::table_for(cpu::kLinearOps, cpu::best_isa()),
+            .a = view_of(a, params.a),
+            .b = view_of(b, params.b),
+            .c = c,
+            .rows = c.shape[0],
+            .columns = c.shape[1],
+            .depth = depth,
+            .alpha = params.alpha,
+            .beta = params.beta,
+            .triangle = Triangle::kAll});
+}
+
+void accumulate_gram(ThreadPool& pool, Tensor gram, Tensor x) {
+  const int64_t width = x.shape[1];
+  QUERN_CHECK(x.rank == 2 && gram.rank == 2 && gram.shape[0] == width && gram.shape[1] == width);
+  if (gram.elements() == 0 || x.rows() == 0) return;
+  multiply({.pool = pool,
+            .ops = cpu::table_for(cpu::kLinearOps, cpu::best_isa()),
+            .a = view_of(x, Transpose::kYes),
+            .b = view_of(x, Transpose::kNo),
+            .c = gram,
+            .rows = width,
+            .columns = width,
+            .depth = x.rows(),
+            .alpha = 1.0f,
+            .beta = 1.0f,
+            .triangle = Triangle::kUpper});
+  mirror_upper(pool, gram);
+}
+
+}  // namespace quern
