@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/clock.h"
@@ -49,7 +51,7 @@ struct EngineStats {
 // submit(); a step takes none but for the text of its events. Not thread-safe: one thread owns it.
 class Engine {
  public:
-  // Borrows all three. Without a tokenizer events carry no text and stop strings are refused.
+  // Borrows all of them. Without a tokenizer events carry no text and stop strings are refused.
   // Requires options within model.limits() and a model with at least one cache block.
   Engine(Model& model,
          const Tokenizer* tokenizer,
@@ -88,11 +90,16 @@ class Engine {
 
   void end_cancelled(EventSink sink);
   void run(std::span<const ScheduledChunk> chunks);
-  void fill_batch(std::span<const ScheduledChunk> chunks);
-  void forward();
   void run_one_by_one(std::span<const ScheduledChunk> chunks);
+  void forward(std::span<const ScheduledChunk> chunks, int64_t first_logit_row);
+  void fill_batch(std::span<const ScheduledChunk> chunks);
   void commit(std::span<const ScheduledChunk> chunks, EventSink sink);
   void commit_token(Sequence& sequence, std::span<const float> logits, EventSink sink);
+  bool ends_text(const Sequence& sequence, int32_t token) const;
+  // What min_tokens forbids.
+  std::span<const int32_t> banned_tokens(const Sequence& sequence);
+  // The text that the last token makes certain, and whether the sequence ends with it.
+  std::optional<Ending> append_text(Sequence& sequence, std::string& text);
   void finish(Sequence& sequence, Ending ending, EventSink sink);
 
   Model& model_;

@@ -1,6 +1,7 @@
 // Chooses the next token from a row of logits, the same one wherever and whenever it is asked.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -41,13 +42,17 @@ class Sampler {
  public:
   explicit Sampler(int64_t vocabulary);
 
-  // logits: [vocabulary]. nullopt when one is not a number or +infinity, or when nothing may be
-  // chosen.
+  // logits: [vocabulary]. nullopt when one is not finite, or when every token is banned.
   std::optional<SampledToken> sample(std::span<const float> logits, const SamplingContext& context);
 
  private:
+  // Buckets of z, likeliest first, find the border of a top-k or top-p set without a full sort:
+  // only the bucket that holds the border is sorted.
+  static constexpr size_t kBuckets = 1024;
+
   struct Candidate {
-    float z = 0;  // (logit - greatest logit) / temperature, at most 0
+    float z = 0;       // (logit - greatest logit) / temperature, at most 0
+    float weight = 0;  // e^z
     int32_t token = 0;
   };
 
@@ -56,15 +61,17 @@ class Sampler {
   void gather(const SamplingParams& params, float greatest);
   void keep_top_k(int64_t k);
   void keep_top_p(double share);
-  void keep_up_to(const Candidate& last);
+  template <typename Mass>
+  float measure(Mass mass);
+  void select_bucket(size_t bucket, float scale);
+  void keep_up_to(Candidate last);
   static bool likelier(const Candidate& a, const Candidate& b);
-  Logprobs logprobs(std::span<const float> logits, int32_t token, int64_t top) const;
 
   std::vector<float> work_;            // [vocabulary] logits with penalties
   std::vector<int32_t> counts_;        // [vocabulary] zero between calls
-  std::vector<Candidate> candidates_;  // ascending token
-  std::vector<Candidate> selection_;   // scratch for the nth greatest
-  std::vector<double> mass_;           // probability of each bucket of z
+  std::vector<Candidate> candidates_;  // in ascending order of token
+  std::vector<Candidate> selection_;   // those of the border's bucket
+  std::array<double, kBuckets> mass_;  // what lies in each bucket of z
 };
 
 }  // namespace quern

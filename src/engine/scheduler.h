@@ -48,18 +48,15 @@ class Scheduler {
   // kExhausted when the queue is full.
   Result<Unit> add(std::unique_ptr<Sequence> sequence);
 
-  // The chunks of the next step, valid until the next call of a non-const member. Their sum is at
-  // most batch_tokens; empty only when idle.
+  // The chunks of the next step, valid until the next call, each as long as its sequence lives.
+  // Their sum is at most batch_tokens; empty only when idle.
   std::span<const ScheduledChunk> schedule(BlockManager& blocks);
 
   // Takes the sequence out of its queue and destroys it, blocks and all.
   void remove(const Sequence& sequence);
 
-  // The sequence with that id, or nullptr.
-  Sequence* find(RequestId id);
-
-  // Any sequence that was cancelled, or nullptr.
-  Sequence* find_cancelled();
+  // The oldest sequence, running or waiting, that is wanted; or nullptr.
+  Sequence* find(FunctionRef<bool(const Sequence&)> wanted);
 
   bool idle() const { return running_.empty() && waiting_.empty(); }
 
@@ -72,7 +69,8 @@ class Scheduler {
   // Blocks owned by all sequences.
   int64_t owned_blocks() const;
 
-  // Whether both queues are in order of arrival, and the waiting own no block.
+  // Whether both queues are in order of arrival, the running own the blocks of what they computed
+  // and the waiting own none.
   bool consistent() const;
 
  private:
@@ -86,7 +84,6 @@ class Scheduler {
   std::vector<std::unique_ptr<Sequence>> running_;
   std::deque<std::unique_ptr<Sequence>> waiting_;
   std::vector<ScheduledChunk> chunks_;
-  int64_t preempted_waiting_ = 0;
   int64_t preemptions_ = 0;
 };
 

@@ -45,6 +45,7 @@ struct Sequence {
   std::optional<Detokenizer> detokenizer;
   StopMatcher stops;
   Timing timing;
+  bool started = false;  // was in a batch
   bool cancelled = false;
 };
 

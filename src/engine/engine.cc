@@ -1,0 +1,285 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <exception>
+#include <utility>
+
+#include <fmt/format.h>
+
+namespace quern {
+namespace {
+
+// The options with what they leave open filled in from the model.
+EngineOptions resolve(EngineOptions options, const ModelLimits& limits) {
+  if (options.max_batch_tokens == 0) options.max_batch_tokens = limits.max_batch_tokens;
+  if (options.max_sequences == 0) {
+    options.max_sequences = std::min(limits.max_logit_rows, options.max_batch_tokens);
+  }
+  QUERN_CHECK(options.max_batch_tokens <= limits.max_batch_tokens);
+  QUERN_CHECK(options.max_sequences <= limits.max_logit_rows);
+  QUERN_CHECK(limits.kv_blocks >= 1);
+  return options;
+}
+
+bool contains(std::span<const int32_t> tokens, int32_t token) {
+  return std::find(tokens.begin(), tokens.end(), token) != tokens.end();
+}
+
+// The tokens that end a text, whoever names them.
+std::vector<int32_t> end_tokens(const ModelSpec& spec, const Tokenizer* tokenizer) {
+  std::vector<int32_t> tokens;
+  const auto add = [&](std::span<const int32_t> ids) {
+    for (const int32_t id : ids) {
+      if (id >= 0 && id < spec.vocabulary && !contains(tokens, id)) tokens.push_back(id);
+    }
+  };
+  add(spec.eos_tokens);
+  if (tokenizer != nullptr) add(tokenizer->eos_ids());
+  return tokens;
+}
+
+}  // namespace
+
+Engine::Engine(Model& model,
+               const Tokenizer* tokenizer,
+               const EngineOptions& options,
+               const Clock& clock)
+    : model_(model),
+      tokenizer_(tokenizer),
+      clock_(clock),
+      options_(resolve(options, model.limits())),
+      eos_tokens_(end_tokens(model.spec(), tokenizer)),
+      blocks_(model.limits().kv_blocks),
+      scheduler_({.batch_tokens = options_.max_batch_tokens,
+                  .sequences = options_.max_sequences,
+                  .waiting = options_.max_waiting,
+                  .prefill_chunk = options_.max_prefill_chunk}),
+      sampler_(model.spec().vocabulary),
+      logits_(options_.max_sequences, model.spec().vocabulary) {
+  const auto rows = static_cast<size_t>(options_.max_batch_tokens);
+  const auto sequences = static_cast<size_t>(options_.max_sequences);
+  tokens_.reserve(rows);
+  positions_.reserve(rows);
+  logit_rows_.reserve(sequences);
+  spans_.reserve(sequences);
+  failures_.resize(sequences);
+  banned_.reserve(eos_tokens_.size() + kMaxStopTokens);
+}
+
+Result<RequestId> Engine::submit(Request request) {
+  ++counters_.refused;  // until it is accepted
+  QUERN_TRY(validate(request, {.vocabulary = model_.spec().vocabulary,
+                               .context_tokens = model_.spec().max_context,
+                               .cache_tokens = blocks_.total() * kKvBlockTokens}));
+  if (tokenizer_ == nullptr && !request.stop.empty()) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "stop needs text, and the model was loaded without a tokenizer"};
+  }
+  auto sequence = std::make_unique<Sequence>(last_id_ + 1, std::move(request), blocks_, tokenizer_);
+  sequence->timing.submitted_ns = clock_.now_ns();
+  QUERN_TRY(scheduler_.add(std::move(sequence)));
+  --counters_.refused;
+  ++counters_.accepted;
+  return ++last_id_;
+}
+
+void Engine::cancel(RequestId id) {
+  Sequence* sequence = scheduler_.find([&](const Sequence& s) { return s.id == id; });
+  if (sequence != nullptr) sequence->cancelled = true;
+}
+
+bool Engine::step(EventSink sink) {
+  end_cancelled(sink);
+  const std::span<const ScheduledChunk> chunks = scheduler_.schedule(blocks_);
+  if (chunks.empty()) return !idle();
+  run(chunks);
+  commit(chunks, sink);
+  return true;
+}
+
+void Engine::end_cancelled(EventSink sink) {
+  const auto cancelled = [](const Sequence& sequence) { return sequence.cancelled; };
+  while (Sequence* sequence = scheduler_.find(cancelled)) {
+    finish(*sequence, {FinishReason::kCancelled, {}, {}}, sink);
+  }
+}
+
+void Engine::run(std::span<const ScheduledChunk> chunks) {
+  const int64_t start_ns = clock_.now_ns();
+  for (const ScheduledChunk& chunk : chunks) {
+    Sequence& sequence = *chunk.sequence;
+    counters_.rows += chunk.count;
+    counters_.recomputed_tokens +=
+        std::clamp<int64_t>(sequence.most_computed - sequence.computed, 0, chunk.count);
+    if (std::exchange(sequence.started, true)) continue;
+    sequence.timing.scheduled_ns = start_ns;
+    counters_.prompt_tokens += sequence.prompt_tokens;
+  }
+  for (size_t i = 0; i < chunks.size(); ++i) failures_[i].clear();
+  try {
+    forward(chunks, 0);
+  } catch (const std::exception&) {
+    run_one_by_one(chunks);
+  }
+  ++counters_.steps;
+  counters_.forward_ns += clock_.now_ns() - start_ns;
+}
+
+// Finds out which sequence the model fails on. Computing a position again writes the same keys and
+// values, and a row's result does not depend on its batch, so the others are as if nothing was.
+void Engine::run_one_by_one(std::span<const ScheduledChunk> chunks) {
+  int64_t logit_row = 0;
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    try {
+      forward(chunks.subspan(i, 1), logit_row);
+    } catch (const std::exception& failure) {
+      failures_[i] = fmt::format("the model failed: {}", failure.what());
+    }
+    if (chunks[i].completes()) ++logit_row;
+  }
+}
+
+void Engine::forward(std::span<const ScheduledChunk> chunks, int64_t first_logit_row) {
+  fill_batch(chunks);
+  const auto logit_rows = static_cast<int64_t>(logit_rows_.size());
+  model_.forward(
+      {.tokens = tokens_, .positions = positions_, .sequences = spans_, .logit_rows = logit_rows_},
+      logits_.tensor().slice_rows(first_logit_row, logit_rows));
+}
+
+void Engine::fill_batch(std::span<const ScheduledChunk> chunks) {
+  tokens_.clear();
+  positions_.clear();
+  spans_.clear();
+  logit_rows_.clear();
+  for (const ScheduledChunk& chunk : chunks) {
+    const Sequence& sequence = *chunk.sequence;
+    spans_.push_back({.row_begin = static_cast<int64_t>(tokens_.size()),
+                      .row_count = chunk.count,
+                      .position_begin = sequence.computed,
+                      .block_table = sequence.blocks.ids()});
+    for (int64_t i = 0; i < chunk.count; ++i) {
+      const int64_t position = sequence.computed + i;
+      tokens_.push_back(sequence.tokens[static_cast<size_t>(position)]);
+      positions_.push_back(static_cast<int32_t>(position));
+    }
+    if (chunk.completes()) logit_rows_.push_back(static_cast<int32_t>(tokens_.size()) - 1);
+  }
+}
+
+void Engine::commit(std::span<const ScheduledChunk> chunks, EventSink sink) {
+  int64_t logit_row = 0;
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    Sequence& sequence = *chunks[i].sequence;
+    const bool completes = chunks[i].completes();
+    const int64_t row = logit_row;
+    if (completes) ++logit_row;
+    if (!failures_[i].empty()) {
+      finish(sequence, {FinishReason::kError, {}, failures_[i]}, sink);
+      continue;
+    }
+    sequence.computed += chunks[i].count;
+    if (!completes) continue;
+    commit_token(sequence, {logits_.row(row), static_cast<size_t>(logits_.columns())}, sink);
+  }
+}
+
+void Engine::commit_token(Sequence& sequence, std::span<const float> logits, EventSink sink) {
+  const auto sampled = sampler_.sample(logits, {.params = sequence.request.sampling,
+                                                .tokens = sequence.tokens,
+                                                .prompt_tokens = sequence.prompt_tokens,
+                                                .banned = banned_tokens(sequence),
+                                                .top_logprobs = sequence.request.top_logprobs});
+  if (!sampled) {
+    finish(sequence,
+           {FinishReason::kError,
+            {},
+            fmt::format("the model's logits at position {} are not finite", sequence.known() - 1)},
+           sink);
+    return;
+  }
+  if (sequence.output_tokens() == 0) sequence.timing.first_token_ns = clock_.now_ns();
+  sequence.tokens.push_back(sampled->token);
+  ++counters_.completion_tokens;
+  TokenEvent event{sequence.id, sampled->token, {}, sampled->logprobs};
+  const std::optional<Ending> ending = append_text(sequence, event.text);
+  sink(Event(std::move(event)));
+  if (ending) finish(sequence, *ending, sink);
+}
+
+bool Engine::ends_text(const Sequence& sequence, int32_t token) const {
+  return contains(sequence.request.stop_tokens, token) ||
+         (sequence.request.eos == EosTokens::kStop && contains(eos_tokens_, token));
+}
+
+std::span<const int32_t> Engine::banned_tokens(const Sequence& sequence) {
+  banned_.clear();
+  if (sequence.output_tokens() < sequence.request.min_tokens) {
+    banned_ = sequence.request.stop_tokens;
+    if (sequence.request.eos == EosTokens::kStop) {
+      banned_.insert(banned_.end(), eos_tokens_.begin(), eos_tokens_.end());
+    }
+  }
+  return banned_;
+}
+
+std::optional<Engine::Ending> Engine::append_text(Sequence& sequence, std::string& text) {
+  const int32_t token = sequence.tokens.back();
+  std::optional<Ending> ending;
+  if (ends_text(sequence, token)) {
+    ending = Ending{FinishReason::kStop, {}, {}};
+  } else if (sequence.output_tokens() == sequence.request.max_tokens) {
+    ending = Ending{FinishReason::kLength, {}, {}};
+  }
+  if (!sequence.detokenizer) return ending;
+
+  std::string piece;  // a token that ends the text is no part of it
+  if (!ending || ending->reason != FinishReason::kStop) piece = sequence.detokenizer->push(token);
+  if (ending) piece += sequence.detokenizer->finish();
+  if (sequence.output_tokens() < sequence.request.min_tokens) {
+    text = std::move(piece);
+    return ending;
+  }
+  text = sequence.stops.push(piece);
+  if (!sequence.stops.stopped().empty()) {
+    return Ending{FinishReason::kStop, std::string(sequence.stops.stopped()), {}};
+  }
+  if (ending) text += sequence.stops.finish();
+  return ending;
+}
+
+void Engine::finish(Sequence& sequence, Ending ending, EventSink sink) {
+  FinishedEvent event{.request = sequence.id,
+                      .reason = ending.reason,
+                      .usage = {.prompt_tokens = sequence.prompt_tokens,
+                                .completion_tokens = sequence.output_tokens(),
+                                .cached_tokens = 0},
+                      .timing = sequence.timing,
+                      .stop = std::move(ending.stop),
+                      .error = std::move(ending.error)};
+  event.timing.finished_ns = clock_.now_ns();
+  ++counters_.finished[static_cast<size_t>(ending.reason)];
+  scheduler_.remove(sequence);
+  sink(Event(std::move(event)));
+}
+
+EngineStats Engine::stats() const {
+  EngineStats stats = counters_;
+  stats.running = scheduler_.running();
+  stats.waiting = scheduler_.waiting();
+  stats.free_blocks = blocks_.free();
+  stats.total_blocks = blocks_.total();
+  stats.preemptions = scheduler_.preemptions();
+  return stats;
+}
+
+int64_t Engine::max_request_tokens() const {
+  return std::min(model_.spec().max_context, blocks_.total() * kKvBlockTokens);
+}
+
+bool Engine::consistent() const {
+  return blocks_.consistent() && scheduler_.consistent() &&
+         blocks_.free() + scheduler_.owned_blocks() == blocks_.total();
+}
+
+}  // namespace quern

@@ -1,0 +1,244 @@
+#include "engine/sampler.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "base/check.h"
+#include "base/random.h"
+
+namespace quern {
+namespace {
+
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+
+// Candidates with a smaller z than this are left out: a vocabulary of 2^18 of them has the weight
+// 2^18 * e^-50 < 2^-54, less than random_uniform() resolves.
+constexpr float kLeastZ = -50.0f;
+
+// Integers that compare as their floats do, so that the compiler may vectorise the search.
+int32_t ordered_bits(float x) {
+  const int32_t bits = std::bit_cast<int32_t>(x);
+  return bits ^ ((bits >> 31) & 0x7fffffff);
+}
+
+bool all_finite(std::span<const float> row) {
+  int32_t greatest = 0;
+  for (const float x : row) {
+    greatest = std::max(greatest, std::bit_cast<int32_t>(x) & 0x7fffffff);
+  }
+  return greatest < 0x7f800000;
+}
+
+// Requires a row without NaN.
+float greatest_of(std::span<const float> row) {
+  int32_t greatest = std::numeric_limits<int32_t>::min();
+  for (const float x : row) greatest = std::max(greatest, ordered_bits(x));
+  return std::bit_cast<float>(greatest ^ ((greatest >> 31) & 0x7fffffff));
+}
+
+// e^x for kLeastZ <= x <= 0 with a relative error below 2^-22, the same on every machine: x = n ln2
+// + r with |r| <= ln2 / 2, e^r by its Taylor polynomial, whose next term is r^8 / 8! < 6e-9.
+float exp_of_negative(float x) {
+  constexpr float kLog2E = 1.44269504f;
+  constexpr float kLn2High = 0.693359375f;  // 9 bits, so n * kLn2High is exact
+  constexpr float kLn2Low = -2.12194440e-4f;
+  constexpr float kRound = 0x1.8p23f;  // adding it rounds to an integer
+  const float shifted = x * kLog2E + kRound;
+  const float n = shifted - kRound;
+  const float r = (x - n * kLn2High) - n * kLn2Low;
+  float e = 1.0f / 5040;
+  e = e * r + 1.0f / 720;
+  e = e * r + 1.0f / 120;
+  e = e * r + 1.0f / 24;
+  e = e * r + 1.0f / 6;
+  e = e * r + 0.5f;
+  e = e * r + 1.0f;
+  e = e * r + 1.0f;
+  const int32_t exponent = static_cast<int32_t>(n) + 127;
+  return e * std::bit_cast<float>(exponent << 23);
+}
+
+Logprobs logprobs_of(std::span<const float> logits, int32_t chosen, int32_t top) {
+  const float greatest = greatest_of(logits);
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - greatest);
+  const double normaliser = static_cast<double>(greatest) + std::log(sum);
+  const auto logprob = [&](int32_t token) {
+    return static_cast<float>(static_cast<double>(logits[static_cast<size_t>(token)]) - normaliser);
+  };
+  Logprobs result{.chosen = logprob(chosen), .top = {}};
+  // A heap of the likeliest so far, the least of them in front.
+  const auto likelier = [](const TokenLogprob& a, const TokenLogprob& b) {
+    return a.logprob > b.logprob || (a.logprob == b.logprob && a.token < b.token);
+  };
+  auto& heap = result.top;
+  const size_t capacity = std::min(static_cast<size_t>(top), logits.size());
+  for (size_t i = 0; i < logits.size() && capacity > 0; ++i) {
+    const auto token = static_cast<int32_t>(i);
+    const TokenLogprob entry{token, logprob(token)};
+    if (heap.size() == capacity) {
+      if (!likelier(entry, heap.front())) continue;
+      std::pop_heap(heap.begin(), heap.end(), likelier);
+      heap.pop_back();
+    }
+    heap.push_back(entry);
+    std::push_heap(heap.begin(), heap.end(), likelier);
+  }
+  std::sort_heap(heap.begin(), heap.end(), likelier);
+  return result;
+}
+
+// Which bucket a z lies in: monotonic, so that buckets are in order of likelihood.
+size_t bucket_of(float z, float scale) { return static_cast<size_t>(-z * scale); }
+
+// The scale for bucket_of() that spreads [least, 0] over all buckets.
+float bucket_scale(float least, size_t buckets) {
+  constexpr float kLeastSpread = 1e-3f;  // all equal: one bucket takes them all
+  return static_cast<float>(buckets - 1) / std::max(-least, kLeastSpread);
+}
+
+}  // namespace
+
+Sampler::Sampler(int64_t vocabulary)
+    : work_(static_cast<size_t>(vocabulary)), counts_(static_cast<size_t>(vocabulary), 0) {
+  candidates_.reserve(work_.size());
+  selection_.reserve(work_.size());
+}
+
+std::optional<SampledToken> Sampler::sample(std::span<const float> logits,
+                                            const SamplingContext& context) {
+  QUERN_CHECK(logits.size() == work_.size());
+  if (!all_finite(logits)) return std::nullopt;
+  std::copy(logits.begin(), logits.end(), work_.begin());
+  penalise(context);
+  for (const int32_t token : context.banned) work_[static_cast<size_t>(token)] = kMinusInfinity;
+  const float greatest = greatest_of(work_);
+  if (!std::isfinite(greatest)) return std::nullopt;
+  SampledToken result;
+  if (context.params.greedy()) {
+    result.token =
+        static_cast<int32_t>(std::find(work_.begin(), work_.end(), greatest) - work_.begin());
+  } else {
+    result.token = draw(context, greatest);
+  }
+  if (context.top_logprobs) {
+    result.logprobs = logprobs_of(logits, result.token, *context.top_logprobs);
+  }
+  return result;
+}
+
+void Sampler::penalise(const SamplingContext& context) {
+  const SamplingParams& params = context.params;
+  // Every token that occurs is visited once: its count is not zero on the first visit only.
+  const auto for_each_distinct = [&](std::span<const int32_t> tokens, auto&& change) {
+    for (const int32_t token : tokens) ++counts_[static_cast<size_t>(token)];
+    for (const int32_t token : tokens) {
+      int32_t& count = counts_[static_cast<size_t>(token)];
+      if (count != 0) change(work_[static_cast<size_t>(token)], static_cast<float>(count));
+      count = 0;
+    }
+  };
+  if (params.repetition_penalty != 1.0f) {
+    for_each_distinct(context.tokens, [&](float& z, float) {
+      z = z > 0 ? z / params.repetition_penalty : z * params.repetition_penalty;
+    });
+  }
+  if (params.frequency_penalty != 0.0f || params.presence_penalty != 0.0f) {
+    const auto output = context.tokens.subspan(static_cast<size_t>(context.prompt_tokens));
+    for_each_distinct(output, [&](float& z, float count) {
+      z -= count * params.frequency_penalty;
+      z -= params.presence_penalty;
+    });
+  }
+}
+
+int32_t Sampler::draw(const SamplingContext& context, float greatest) {
+  const SamplingParams& params = context.params;
+  gather(params, greatest);
+  if (params.top_k > 0) keep_top_k(params.top_k);
+  if (params.top_p < 1.0f) keep_top_p(static_cast<double>(params.top_p));
+  double total = 0;
+  for (const Candidate& candidate : candidates_) total += static_cast<double>(candidate.weight);
+  const double target = total * random_uniform(params.seed, params.stream, context.tokens.size());
+  double sum = 0;
+  for (const Candidate& candidate : candidates_) {
+    sum += static_cast<double>(candidate.weight);
+    if (target < sum) return candidate.token;
+  }
+  return candidates_.back().token;
+}
+
+void Sampler::gather(const SamplingParams& params, float greatest) {
+  const float least_z = params.min_p > 0 ? std::max(kLeastZ, std::log(params.min_p)) : kLeastZ;
+  const float least_difference = least_z * params.temperature;
+  candidates_.clear();
+  for (size_t i = 0; i < work_.size(); ++i) {
+    const float difference = work_[i] - greatest;
+    if (difference < least_difference) continue;
+    const float z = std::max(difference / params.temperature, kLeastZ);
+    candidates_.push_back({z, exp_of_negative(z), static_cast<int32_t>(i)});
+  }
+}
+
+bool Sampler::likelier(const Candidate& a, const Candidate& b) {
+  return a.z > b.z || (a.z == b.z && a.token < b.token);
+}
+
+// Adds up mass(candidate) for each bucket; returns the scale for bucket_of().
+template <typename Mass>
+float Sampler::measure(Mass mass) {
+  float least = 0;
+  for (const Candidate& candidate : candidates_) least = std::min(least, candidate.z);
+  const float scale = bucket_scale(least, kBuckets);
+  mass_.fill(0);
+  for (const Candidate& candidate : candidates_) {
+    mass_[bucket_of(candidate.z, scale)] += mass(candidate);
+  }
+  return scale;
+}
+
+void Sampler::keep_top_k(int64_t k) {
+  if (static_cast<int64_t>(candidates_.size()) <= k) return;
+  const float scale = measure([](const Candidate&) { return 1.0; });
+  auto wanted = static_cast<double>(k);
+  size_t bucket = 0;
+  for (; mass_[bucket] < wanted; ++bucket) wanted -= mass_[bucket];
+  select_bucket(bucket, scale);
+  const auto last = selection_.begin() + (static_cast<ptrdiff_t>(wanted) - 1);
+  std::nth_element(selection_.begin(), last, selection_.end(), likelier);
+  keep_up_to(*last);
+}
+
+void Sampler::keep_top_p(double share) {
+  const float scale =
+      measure([](const Candidate& candidate) { return static_cast<double>(candidate.weight); });
+  double total = 0;
+  for (const double mass : mass_) total += mass;
+  double wanted = share * total;
+  size_t bucket = 0;
+  for (; bucket + 1 < kBuckets && mass_[bucket] < wanted; ++bucket) wanted -= mass_[bucket];
+  select_bucket(bucket, scale);
+  if (selection_.empty()) return;  // rounding alone kept the sum below the share
+  std::sort(selection_.begin(), selection_.end(), likelier);
+  size_t last = 0;
+  for (; last + 1 < selection_.size(); ++last) {
+    wanted -= static_cast<double>(selection_[last].weight);
+    if (wanted <= 0) break;
+  }
+  keep_up_to(selection_[last]);
+}
+
+void Sampler::select_bucket(size_t bucket, float scale) {
+  selection_.clear();
+  for (const Candidate& candidate : candidates_) {
+    if (bucket_of(candidate.z, scale) == bucket) selection_.push_back(candidate);
+  }
+}
+
+void Sampler::keep_up_to(Candidate last) {
+  std::erase_if(candidates_, [&](const Candidate& candidate) { return likelier(last, candidate); });
+}
+
+}  // namespace quern
