@@ -1,0 +1,208 @@
+// Runs the engine on random loads from seeds: whatever happens around a request, its tokens and its
+// text are those that it gets alone.
+#include <algorithm>
+#include <map>
+#include <string>
+#include <variant>
+
+#include <gtest/gtest.h>
+
+#include "base/random.h"
+#include "engine/engine.h"
+#include "engine/simulated_model.h"
+#include "engine/test_tokenizer.h"
+
+namespace quern {
+namespace {
+
+constexpr int64_t kVocabulary = 64;
+
+// Numbers of one simulation, each drawn once.
+class Dice {
+ public:
+  explicit Dice(uint64_t seed) : seed_(seed) {}
+
+  int64_t in(int64_t least, int64_t most) {
+    const auto span = static_cast<uint64_t>(most - least + 1);
+    return least + static_cast<int64_t>(random_bits(seed_, 1, count_++) % span);
+  }
+
+  float real(double least, double most) {
+    return static_cast<float>(least + (most - least) * random_uniform(seed_, 2, count_++));
+  }
+
+  bool one_in(int64_t n) { return in(1, n) == 1; }
+
+ private:
+  uint64_t seed_;
+  uint64_t count_ = 0;
+};
+
+struct Answer {
+  std::vector<int32_t> tokens;
+  std::string text;
+  std::optional<FinishedEvent> finished;
+};
+
+using Answers = std::map<RequestId, Answer>;
+
+void record(Answers& answers, const Event& event) {
+  if (const auto* token = std::get_if<TokenEvent>(&event)) {
+    answers[token->request].tokens.push_back(token->token);
+    answers[token->request].text += token->text;
+  } else {
+    const auto& finished = std::get<FinishedEvent>(event);
+    answers[finished.request].finished = finished;
+  }
+}
+
+Request random_request(Dice& dice, int64_t longest) {
+  Request request;
+  const int64_t prompt =
+      dice.in(1, dice.one_in(4) ? longest - 1 : std::min<int64_t>(20, longest - 1));
+  for (int64_t i = 0; i < prompt; ++i) {
+    request.prompt.push_back(static_cast<int32_t>(dice.in(1, kVocabulary - 1)));
+  }
+  request.max_tokens = dice.in(1, std::min<int64_t>(longest - prompt, 250));
+  if (dice.one_in(3)) request.min_tokens = dice.in(0, request.max_tokens);
+  SamplingParams& sampling = request.sampling;
+  sampling.temperature = dice.one_in(3) ? 0 : dice.real(0.2, 2);
+  if (dice.one_in(2)) sampling.top_k = static_cast<int32_t>(dice.in(1, 40));
+  if (dice.one_in(2)) sampling.top_p = dice.real(0.1, 1);
+  if (dice.one_in(4)) sampling.min_p = dice.real(0, 0.3);
+  if (dice.one_in(4)) sampling.repetition_penalty = dice.real(0.8, 1.5);
+  if (dice.one_in(4)) sampling.frequency_penalty = dice.real(-1, 1);
+  sampling.seed = static_cast<uint64_t>(dice.in(0, 3));
+  if (dice.one_in(5)) request.stop = {dice.one_in(2) ? "w1" : "END", "the"};
+  if (dice.one_in(4)) request.eos = EosTokens::kIgnore;
+  return request;
+}
+
+struct Simulation {
+  SimulatedModelOptions model;
+  EngineOptions engine;
+  int64_t requests = 0;
+  int64_t steps_between_arrivals = 0;
+};
+
+Simulation random_simulation(Dice& dice, uint64_t seed) {
+  Simulation simulation;
+  simulation.model.seed = seed;
+  simulation.model.vocabulary = kVocabulary;
+  simulation.model.max_context = dice.in(40, 300);
+  if (dice.one_in(3)) simulation.model.eos_tokens = {0};
+  simulation.model.limits = {.max_batch_tokens = dice.in(8, 100),
+                             .max_logit_rows = dice.in(1, 8),
+                             .kv_blocks = dice.in(2, 14)};
+  if (dice.one_in(4)) simulation.model.nan_token = static_cast<int32_t>(dice.in(50, 63));
+  if (dice.one_in(4)) simulation.model.throw_token = static_cast<int32_t>(dice.in(50, 63));
+  if (dice.one_in(2)) simulation.engine.max_prefill_chunk = dice.in(1, 40);
+  simulation.engine.max_waiting = dice.in(4, 30);
+  simulation.requests = dice.in(5, 30);
+  simulation.steps_between_arrivals = dice.in(1, 8);
+  return simulation;
+}
+
+Answer run_alone(const Simulation& simulation, const Tokenizer& tokenizer, const Request& request) {
+  SimulatedModel model(simulation.model, nullptr);
+  const ManualClock clock;
+  Engine engine(model, &tokenizer, {}, clock);
+  const Result<RequestId> id = engine.submit(request);
+  EXPECT_TRUE(id);
+  Answers answers;
+  while (engine.step([&](const Event& event) { record(answers, event); })) {
+  }
+  return answers[1];
+}
+
+struct Totals {
+  int64_t finished = 0;
+  int64_t cancelled = 0;
+  int64_t failed = 0;
+  int64_t refused = 0;
+  int64_t preemptions = 0;
+};
+
+void expect_same_as_alone(const Answer& answer, const Answer& alone) {
+  ASSERT_TRUE(answer.finished);
+  EXPECT_EQ(answer.finished->usage.completion_tokens, static_cast<int64_t>(answer.tokens.size()));
+  if (answer.finished->reason == FinishReason::kCancelled) {
+    ASSERT_LE(answer.tokens.size(), alone.tokens.size());
+    EXPECT_TRUE(std::equal(answer.tokens.begin(), answer.tokens.end(), alone.tokens.begin()));
+    EXPECT_EQ(alone.text.substr(0, answer.text.size()), answer.text);
+    return;
+  }
+  EXPECT_EQ(answer.finished->reason, alone.finished->reason);
+  EXPECT_EQ(answer.finished->stop, alone.finished->stop);
+  EXPECT_EQ(answer.tokens, alone.tokens);
+  EXPECT_EQ(answer.text, alone.text);
+}
+
+// Submits and cancels at random between steps until all requests have ended.
+void simulate(uint64_t seed, const Tokenizer& tokenizer, Totals& totals) {
+  Dice dice(seed);
+  const Simulation simulation = random_simulation(dice, seed);
+  SimulatedModel model(simulation.model, nullptr);
+  const ManualClock clock;
+  Engine engine(model, &tokenizer, simulation.engine, clock);
+  std::map<RequestId, Request> requests;
+  Answers answers;
+  int64_t left = simulation.requests;
+  for (int64_t steps = 0; left > 0 || !engine.idle(); ++steps) {
+    ASSERT_LT(steps, 20000) << "no progress";
+    while (left > 0 && dice.one_in(simulation.steps_between_arrivals)) {
+      --left;
+      Request request = random_request(dice, engine.max_request_tokens());
+      const Result<RequestId> id = engine.submit(request);
+      if (id) {
+        requests.emplace(*id, std::move(request));
+      } else {
+        ASSERT_EQ(id.error().code, ErrorCode::kExhausted) << id.error().message;
+        ++totals.refused;
+      }
+    }
+    if (!requests.empty() && dice.one_in(25)) {
+      engine.cancel(static_cast<RequestId>(dice.in(1, static_cast<int64_t>(requests.size()))));
+    }
+    engine.step([&](const Event& event) { record(answers, event); });
+    ASSERT_TRUE(engine.consistent());
+    const EngineStats stats = engine.stats();
+    ASSERT_LE(stats.running, simulation.model.limits.max_logit_rows);
+  }
+  const EngineStats stats = engine.stats();
+  ASSERT_EQ(stats.free_blocks, stats.total_blocks);
+  ASSERT_EQ(answers.size(), requests.size());
+  ASSERT_LE(model.most_rows(), simulation.model.limits.max_batch_tokens);
+  ASSERT_LE(model.most_logit_rows(), simulation.model.limits.max_logit_rows);
+  totals.preemptions += stats.preemptions;
+  totals.finished += stats.finished[0] + stats.finished[1];
+  totals.cancelled += stats.finished[2];
+  totals.failed += stats.finished[3];
+  int64_t completion_tokens = 0;
+  for (const auto& [id, request] : requests) {
+    SCOPED_TRACE(testing::Message() << "request " << id);
+    expect_same_as_alone(answers[id], run_alone(simulation, tokenizer, request));
+    completion_tokens += static_cast<int64_t>(answers[id].tokens.size());
+  }
+  EXPECT_EQ(stats.completion_tokens, completion_tokens);
+}
+
+TEST(EngineSimulation, GivesEveryRequestWhatItGetsAlone) {
+  const auto tokenizer = make_test_tokenizer();
+  ASSERT_NE(tokenizer, nullptr);
+  Totals totals;
+  for (uint64_t seed = 1; seed <= 400; ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    simulate(seed, *tokenizer, totals);
+    if (testing::Test::HasFailure()) return;
+  }
+  // The loads reach what they are meant to reach.
+  EXPECT_GT(totals.finished, 1000);
+  EXPECT_GT(totals.cancelled, 50);
+  EXPECT_GT(totals.failed, 50);
+  EXPECT_GT(totals.refused, 10);
+  EXPECT_GT(totals.preemptions, 200);
+}
+
+}  // namespace
+}  // namespace quern
