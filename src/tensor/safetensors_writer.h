@@ -28,8 +28,8 @@ struct SafetensorsPlan {
 };
 
 struct SafetensorsWriterOptions {
-  uint64_t max_shard_bytes = 5'000'000'000;     // of tensor data; a larger tensor has its own shard
-  std::map<std::string, std::string> metadata;  // beside `format: pt`, which is always there
+  uint64_t max_shard_bytes = 5'000'000'000;  // of tensor data; a larger tensor has its own shard
+  std::map<std::string, std::string> metadata{};  // beside `format: pt`, which is always there
 };
 
 // Fills a directory with `model.safetensors`, or with shards and `model.safetensors.index.json`

@@ -16,14 +16,14 @@ namespace quern {
 // The three tensors of one linear layer, K inputs and N outputs, g = K / groups. Bytes lie at any
 // address. w[n][k] = scale[k / g][n] * (code - zero), the zero stored as it is.
 struct AwqTensors {
-  std::string_view name;               // of the layer, for messages
-  std::span<const std::byte> qweight;  // I32 [K, N / 8]
-  std::span<const std::byte> qzeros;   // I32 [K / g, N / 8]
-  std::span<const std::byte> scales;   // [K / g, N] of scales_dtype
-  DType scales_dtype = DType::kF16;    // F16, BF16 or F32
-  int64_t inputs = 0;                  // K
-  int64_t outputs = 0;                 // N
-  int64_t group_size = 0;              // g; -1 means K
+  std::string_view name{};               // of the layer, for messages
+  std::span<const std::byte> qweight{};  // I32 [K, N / 8]
+  std::span<const std::byte> qzeros{};   // I32 [K / g, N / 8]
+  std::span<const std::byte> scales{};   // [K / g, N] of scales_dtype
+  DType scales_dtype = DType::kF16;      // F16, BF16 or F32
+  int64_t inputs = 0;                    // K
+  int64_t outputs = 0;                   // N
+  int64_t group_size = 0;                // g; -1 means K
 };
 
 // Errors: kInvalidArgument, naming the layer, when sizes do not agree (N % 8, K % g, byte counts),

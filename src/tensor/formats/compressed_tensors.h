@@ -17,15 +17,16 @@ namespace quern {
 // The tensors of one linear layer, N outputs and K inputs, p = 32 / bits codes a word. Bytes lie at
 // any address. Stored codes are u = q + 2^(bits-1), so a symmetric layer has the zero 2^(bits-1).
 struct CompressedTensors {
-  std::string_view name;                         // of the layer, for messages
-  std::span<const std::byte> weight_packed;      // I32 [N, ceil(K / p)]
-  std::span<const std::byte> weight_scale;       // [N, groups] of scale_dtype; groups == 1: channel
-  std::span<const std::byte> weight_zero_point;  // I32 [ceil(N / p), groups]; empty when symmetric
-  DType scale_dtype = DType::kBF16;              // F16, BF16 or F32
-  int64_t outputs = 0;                           // N of weight_shape
-  int64_t inputs = 0;                            // K of weight_shape
-  int64_t group_size = 0;                        // -1: one group for each output
-  int bits = 4;                                  // 4 or 8
+  std::string_view name{};                     // of the layer, for messages
+  std::span<const std::byte> weight_packed{};  // I32 [N, ceil(K / p)]
+  std::span<const std::byte> weight_scale{};   // [N, groups] of scale_dtype; groups == 1: channel
+  std::span<const std::byte>
+      weight_zero_point{};           // I32 [ceil(N / p), groups]; empty when symmetric
+  DType scale_dtype = DType::kBF16;  // F16, BF16 or F32
+  int64_t outputs = 0;               // N of weight_shape
+  int64_t inputs = 0;                // K of weight_shape
+  int64_t group_size = 0;            // -1: one group for each output
+  int bits = 4;                      // 4 or 8
 };
 
 // Errors: kInvalidArgument, naming the layer, when sizes do not agree or a scale is NaN or

@@ -33,7 +33,8 @@ void expect_same_floats(const GroupedWeight& weight, const SafetensorsEntry& exp
 template <typename T>
 void expect_same_bytes(const std::vector<T>& packed, std::span<const std::byte> expected) {
   ASSERT_EQ(packed.size() * sizeof(T), expected.size());
-  if (!packed.empty()) EXPECT_EQ(std::memcmp(packed.data(), expected.data(), expected.size()), 0);
+  if (packed.empty()) return;
+  EXPECT_EQ(std::memcmp(packed.data(), expected.data(), expected.size()), 0);
 }
 
 AwqTensors awq_layer(const SafetensorsFile& file) {
@@ -76,7 +77,10 @@ TEST(Awq, UnpacksToTheGoldenFloatsAndPacksToTheSameBytes) {
 }
 
 TEST(Awq, LaysOutEightChannelsInTheOrderOfTheFormat) {
-  GroupedWeight weight{.rows = 8, .columns = 1, .group_size = 1};
+  GroupedWeight weight;
+  weight.rows = 8;
+  weight.columns = 1;
+  weight.group_size = 1;
   weight.codes = {0, 1, 2, 3, 4, 5, 6, 7};
   weight.zeros = {7, 6, 5, 4, 3, 2, 1, 0};
   weight.scales.assign(8, 1.0f);
@@ -213,7 +217,7 @@ INSTANTIATE_TEST_SUITE_P(All,
                                          Layer{"asymchannel4", 4, -1, ZeroPoints::kAsymmetric},
                                          Layer{"asym8", 8, 64, ZeroPoints::kAsymmetric},
                                          Layer{"channel8", 8, -1, ZeroPoints::kSymmetric}),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& param) { return std::string(param.param.name); });
 
 void expect_ct_error(const CompressedTensors& tensors,
                      std::string_view message,
@@ -237,7 +241,8 @@ void expect_ct_pack_error(const GroupedWeight& weight,
 }
 
 TEST(CompressedTensorsPacking, LaysOutCodesAndZerosInOrder) {
-  GroupedWeight weight{.rows = 8, .columns = 8, .group_size = 8};
+  GroupedWeight weight;
+  weight.rows = weight.columns = weight.group_size = 8;
   for (int row = 0; row < 8; ++row) {
     for (uint8_t i = 0; i < 8; ++i) weight.codes.push_back(i);
   }
