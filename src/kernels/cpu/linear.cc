@@ -23,15 +23,24 @@ constexpr int64_t kChunksPerThread = 8;                // leave a slow core less
 constexpr int64_t kActivationsPerChunk = int64_t{32} << 10;
 constexpr int64_t kDenseDepth = 512;  // 64 rows x 512 x 4 bytes = 128 KB of L2
 
+constexpr int64_t kMinStripTokens = 16;  // fewer do not repay the unpacking
+constexpr int64_t kStripDepth = 6144;    // x 64 rows = 384 KB of L2
+constexpr int64_t kStripJobTokens = 96;  // unpacking again for each job stays below a tenth
+constexpr int64_t kStripJobsPerThread = 4;
+
 // What all panels of a call share.
 struct Call {
   const LinearOps& ops;
-  const LinearScratch& scratch;
+  LinearScratch& scratch;
   const CpuWeight& weight;
   Tensor out;
   int64_t tokens;
   int64_t code_stride;
 };
+
+bool uses_strips(const LinearOps& ops, int64_t tokens) {
+  return ops.unpack != nullptr && tokens >= kMinStripTokens;
+}
 
 void grow(Buffer& buffer, size_t bytes) {
   if (buffer.bytes() < bytes) buffer = Buffer(bytes);
@@ -52,6 +61,8 @@ const LinearScratch::Quantized& quantized_for(const LinearScratch& scratch, int 
 }
 
 void quantize_rows(ThreadPool& pool, const LinearOps& ops, LinearScratch::Quantized& to, Tensor x) {
+  const QuantizedLayout layout{.group_size = to.group_size,
+                               .flip = static_cast<uint8_t>(uses_strips(ops, x.rows()) ? 0x80 : 0)};
   const int64_t columns = x.row_elements();
   const int64_t stride = code_stride(columns);
   const int64_t groups = columns / to.group_size;
@@ -60,7 +71,7 @@ void quantize_rows(ThreadPool& pool, const LinearOps& ops, LinearScratch::Quanti
   const int64_t chunk = std::max<int64_t>(1, kActivationsPerChunk / columns);
   pool.for_each_chunk(x.rows(), chunk, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
-      ops.quantize(x.f32_row(t), columns, to.group_size, to.codes.as<int8_t>() + t * stride,
+      ops.quantize(x.f32_row(t), columns, layout, to.codes.as<int8_t>() + t * stride,
                    to.groups.as<ActivationGroup>() + t * groups);
     }
   });
@@ -119,6 +130,13 @@ class OutputTile {
   float* data() { return direct_ ? to_ : tile_; }
 
   int64_t stride() const { return direct_ ? stride_ : kMaxWidth; }
+
+  // Brings the sums so far into the tile.
+  void resume() {
+    if (direct_) return;
+    for (int64_t t = 0; t < tokens_; ++t)
+      std::copy_n(to_ + t * stride_, rows_, tile_ + t * kMaxWidth);
+  }
 
   void finish() const {
     if (direct_) return;
@@ -190,15 +208,14 @@ void multiply_dense_panels(const Call& call, const Segment& segment, int64_t pan
   const int64_t width = panels * kPanelRows;
   const int64_t number_bytes = segment.format == WeightFormat::kF32 ? 4 : 2;
   const int64_t block = block_size(call.tokens, call.ops.max_dense_columns);
-  const int64_t depth = call.tokens > block && segment.rows % kPanelRows == 0
-                            ? kDenseDepth
-                            : std::max<int64_t>(segment.columns, 1);
+  const int64_t depth = call.tokens > block ? kDenseDepth : std::max<int64_t>(segment.columns, 1);
   for (int64_t k = 0; k < segment.columns || k == 0; k += depth) {
     const bool last = k + depth >= segment.columns;
     for (int64_t t = 0; t < call.tokens; t += block) {
       const int64_t count = std::min(block, call.tokens - t);
       OutputTile tile(call.out, segment.row_begin + panel * kPanelRows, t,
                       rows_from(segment, panel, panels), count, width);
+      if (k > 0) tile.resume();
       call.ops.dense[format][choice][count - 1]({
           .weights = segment.panel(panel) + k * kPanelRows * number_bytes,
           .panel_bytes = static_cast<int64_t>(segment.panel_bytes()),
@@ -221,6 +238,131 @@ void multiply_dense(const Call& call, const Segment& segment, int64_t begin, int
     multiply_dense_panels(call, segment, begin, choice);
     begin += int64_t{1} << choice;
   }
+}
+
+// The strip of one worker for at most `columns` columns: the arrays of Strip one after another.
+Strip carve_strip(Buffer& buffer, int64_t columns, int64_t groups) {
+  const auto weights = static_cast<size_t>(columns) * kStripPanels * kPanelRows;
+  const auto row = static_cast<size_t>(groups) * kStripPanels * kPanelRows * sizeof(float);
+  grow(buffer, weights + 4 * row);
+  std::byte* at = buffer.data() + weights;
+  return {.weights = buffer.as<int8_t>(),
+          .offsets = reinterpret_cast<int32_t*>(at),
+          .scales = reinterpret_cast<float*>(at + row),
+          .minima = reinterpret_cast<float*>(at + 2 * row),
+          .pairs = reinterpret_cast<int32_t*>(at + 3 * row)};
+}
+
+// Part of a segment times part of the rows of activations.
+struct StripJob {
+  const Segment& segment;
+  int64_t panel;
+  int width;  // log2 of panels
+  int64_t token_begin;
+  int64_t token_end;
+};
+
+// Groups [group_begin, group_begin + groups) of an unpacked strip.
+void multiply_strip(const Call& call,
+                    const StripJob& job,
+                    const Strip& strip,
+                    int64_t group_begin,
+                    int64_t groups) {
+  const Segment& segment = job.segment;
+  const LinearScratch::Quantized& x = quantized_for(call.scratch, segment.group_size);
+  const int64_t panels = int64_t{1} << job.width;
+  const bool last = group_begin + groups == segment.groups();
+  const auto& kernels = call.ops.strip[segment.centred != 0 ? 0 : 1]
+                                      [segment.offset == GroupOffset::kMinimum ? 1 : 0][job.width];
+  const int64_t block = block_size(job.token_end - job.token_begin, kMaxStripColumns);
+  for (int64_t t = job.token_begin; t < job.token_end; t += block) {
+    const int64_t count = std::min(block, job.token_end - t);
+    OutputTile tile(call.out, segment.row_begin + job.panel * kPanelRows, t,
+                    rows_from(segment, job.panel, panels), count, panels * kPanelRows);
+    if (group_begin > 0) tile.resume();
+    kernels[count - 1]({
+        .strip = strip,
+        .groups = groups,
+        .group_size = segment.group_size,
+        .x = x.codes.as<uint8_t>() + t * call.code_stride + group_begin * segment.group_size,
+        .x_stride = call.code_stride,
+        .x_groups = x.groups.as<ActivationGroup>() + t * segment.groups() + group_begin,
+        .group_stride = segment.groups(),
+        .bias = last ? call.weight.bias(segment, job.panel) : nullptr,
+        .y = tile.data(),
+        .y_stride = tile.stride(),
+        .resume = group_begin > 0 ? 1 : 0,
+    });
+    tile.finish();
+  }
+}
+
+void run_strip_job(const Call& call, const StripJob& job, int worker) {
+  const Segment& segment = job.segment;
+  const int64_t limit = std::max<int64_t>(1, kStripDepth / segment.group_size);
+  const int64_t slice = block_size(segment.groups(), limit);
+  const Strip strip = carve_strip(call.scratch.strips[static_cast<size_t>(worker)],
+                                  slice * segment.group_size, slice);
+  const int panels = 1 << job.width;
+  for (int64_t g = 0; g < segment.groups(); g += slice) {
+    const int64_t groups = std::min(slice, segment.groups() - g);
+    for (int p = 0; p < panels; ++p) {
+      call.ops.unpack({.segment = &segment,
+                       .segment_panel = job.panel + p,
+                       .group_begin = g,
+                       .groups = groups,
+                       .panel = p,
+                       .panels = panels,
+                       .strip = strip});
+    }
+    multiply_strip(call, job, strip, g, groups);
+  }
+}
+
+int64_t strips_of(const Segment& segment) {
+  return (segment.panels() + kStripPanels - 1) / kStripPanels;
+}
+
+// Strip `index` of the layer times part `part` of the tokens.
+void multiply_strip_part(
+    const Call& call, int64_t index, int64_t part, int64_t part_tokens, int worker) {
+  for (const Segment& segment : call.weight.segments()) {
+    if (index >= strips_of(segment)) {
+      index -= strips_of(segment);
+      continue;
+    }
+    const int64_t end = std::min((index + 1) * kStripPanels, segment.panels());
+    if (segment.group_size == 0) {
+      if (part == 0) multiply_dense(call, segment, index * kStripPanels, end);
+      return;
+    }
+    for (int64_t panel = index * kStripPanels; panel < end;) {
+      int width = kStripWidths - 1;
+      while ((int64_t{1} << width) > end - panel) --width;
+      run_strip_job(call,
+                    {.segment = segment,
+                     .panel = panel,
+                     .width = width,
+                     .token_begin = part * part_tokens,
+                     .token_end = std::min((part + 1) * part_tokens, call.tokens)},
+                    worker);
+      panel += int64_t{1} << width;
+    }
+    return;
+  }
+}
+
+void multiply_by_strips(ThreadPool& pool, const Call& call) {
+  int64_t strips = 0;
+  for (const Segment& segment : call.weight.segments()) strips += strips_of(segment);
+  call.scratch.strips.resize(static_cast<size_t>(pool.size()));
+  const int64_t wanted = (kStripJobsPerThread * pool.size() + strips - 1) / strips;
+  const int64_t parts = std::clamp<int64_t>(call.tokens / kStripJobTokens, 1, wanted);
+  const int64_t part_tokens = (call.tokens + parts - 1) / parts;
+  pool.for_each_chunk(strips * parts, 1, [&](int64_t begin, int64_t end, int worker) {
+    for (int64_t i = begin; i < end; ++i)
+      multiply_strip_part(call, i / parts, i % parts, part_tokens, worker);
+  });
 }
 
 void multiply(const Call& call, int64_t begin, int64_t end) {
@@ -265,6 +407,7 @@ void linear(ThreadPool& pool,
                   .out = out,
                   .tokens = x.rows(),
                   .code_stride = code_stride(weight.columns())};
+  if (uses_strips(ops, x.rows())) return multiply_by_strips(pool, call);
   const int64_t chunk = panels_per_chunk(weight, pool.size());
   pool.for_each_chunk(weight.panels(), chunk,
                       [&](int64_t begin, int64_t end, int) { multiply(call, begin, end); });

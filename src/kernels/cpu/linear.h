@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <vector>
 
 #include "base/thread_pool.h"
 #include "kernels/cpu/isa.h"
@@ -24,7 +25,8 @@ struct LinearScratch {
   };
 
   std::array<Quantized, kMaxGroupSizes> quantized;
-  Buffer columns;  // float activations in tiles, [tile][column][rows of the tile]
+  Buffer columns;              // float activations in tiles, [tile][column][rows of the tile]
+  std::vector<Buffer> strips;  // unpacked weights, one for each worker
 };
 
 // Contract: Backend::linear().

@@ -96,6 +96,8 @@ inline I i_and(I x, I y) { return {_mm256_and_si256(x.a, y.a), _mm256_and_si256(
 
 inline I i_or(I x, I y) { return {_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
 
+inline I i_xor(I x, I y) { return {_mm256_xor_si256(x.a, y.a), _mm256_xor_si256(x.b, y.b)}; }
+
 inline I i_max(I x, I y) { return {_mm256_max_epi32(x.a, y.a), _mm256_max_epi32(x.b, y.b)}; }
 
 template <int kBits>
@@ -172,7 +174,7 @@ inline I i_dot_halves(I sum, I pairs, int32_t x) {
 }  // namespace
 
 extern const LinearOps kLinearAvx2;
-const LinearOps kLinearAvx2 = kOps;
+const LinearOps kLinearAvx2 = kBaseOps;
 
 }  // namespace quern::cpu
 

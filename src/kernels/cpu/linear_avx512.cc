@@ -49,7 +49,7 @@ inline I i_dot_halves(I sum, I pairs, int32_t x) {
 }  // namespace
 
 extern const LinearOps kLinearAvx512;
-const LinearOps kLinearAvx512 = kOps;
+const LinearOps kLinearAvx512 = kBaseOps;
 
 }  // namespace quern::cpu
 

@@ -55,6 +55,8 @@ inline I i_and(I a, I b) { return _mm512_and_si512(a, b); }
 
 inline I i_or(I a, I b) { return _mm512_or_si512(a, b); }
 
+inline I i_xor(I a, I b) { return _mm512_xor_si512(a, b); }
+
 inline I i_max(I a, I b) { return _mm512_max_epi32(a, b); }
 
 template <int kBits>

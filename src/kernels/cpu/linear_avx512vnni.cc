@@ -41,6 +41,16 @@ inline Short short_dot_nibbles(Short sum, B codes, int32_t x) { return i_dot_byt
 inline I short_end(I, Short sum) { return sum; }
 
 #include "kernels/cpu/linear_body.inl"
+#include "kernels/cpu/strip_vnni.inl"
+
+constexpr LinearOps with_strips() {
+  LinearOps ops = kBaseOps;
+  ops.unpack = unpack_panel;
+  add_strip_kernels(ops);
+  return ops;
+}
+
+constexpr LinearOps kOps = with_strips();
 
 }  // namespace
 

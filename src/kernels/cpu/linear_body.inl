@@ -134,9 +134,14 @@ void dense_tile(const DenseTile& t) {
 }
 
 // The bits of |x| order like the numbers, NaN above infinity, so an integer maximum serves.
-inline void quantize_row(
-    const float* x, int64_t columns, int group_size, int8_t* codes, ActivationGroup* groups) {
+inline void quantize_row(const float* x,
+                         int64_t columns,
+                         const QuantizedLayout& layout,
+                         int8_t* codes,
+                         ActivationGroup* groups) {
+  const int group_size = layout.group_size;
   const I magnitude = i_set(0x7fffffff);
+  const I flip = i_set(layout.flip);
   for (int64_t begin = 0; begin < columns; begin += group_size, ++groups) {
     I largest = i_zero();
     for (int i = 0; i < group_size; i += kPanelRows)
@@ -145,7 +150,7 @@ inline void quantize_row(
     const float m = std::bit_cast<float>(bits);
     constexpr int32_t kInfinity = 0x7f800000;
     if (bits >= kInfinity || m < kSmallestActivation) {
-      std::memset(codes + begin, 0, static_cast<size_t>(group_size));
+      std::memset(codes + begin, layout.flip, static_cast<size_t>(group_size));
       *groups = ActivationGroup();
       if (bits >= kInfinity) {
         groups->step = std::bit_cast<float>(0x7fc00000);  // NaN
@@ -158,7 +163,7 @@ inline void quantize_row(
     for (int i = 0; i < group_size; i += kPanelRows) {
       const I code = i_round(f_mul(f_load(x + begin + i), inverse));
       sum = i_add(sum, code);
-      i_store_bytes(codes + begin + i, code);
+      i_store_bytes(codes + begin + i, i_xor(code, flip));
     }
     groups->step = m / 127.0f;
     groups->sum = i_reduce_add(sum);
@@ -205,7 +210,8 @@ constexpr DenseKernel dense_kernel() {
 #define QUERN_DENSE_PANELS(format) \
   { QUERN_DENSE_COLUMNS(format, 1), QUERN_DENSE_COLUMNS(format, 2), QUERN_DENSE_COLUMNS(format, 4) }
 
-constexpr LinearOps kOps = {
+// What every table has; strips are added where they pay.
+constexpr LinearOps kBaseOps = {
     .quantize = quantize_row,
     .grouped = {QUERN_GROUPED_OFFSETS(WeightFormat::kInt8),
                 QUERN_GROUPED_OFFSETS(WeightFormat::kInt4)},
@@ -213,4 +219,6 @@ constexpr LinearOps kOps = {
     .dense = {QUERN_DENSE_PANELS(WeightFormat::kF32), QUERN_DENSE_PANELS(WeightFormat::kBF16),
               QUERN_DENSE_PANELS(WeightFormat::kF16)},
     .max_dense_columns = kDenseTiles < kMaxDenseColumns ? kDenseTiles : kMaxDenseColumns,
+    .unpack = nullptr,
+    .strip = {},
 };

@@ -7,6 +7,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/cpu/packed.h"
 #include "tensor/weight.h"
 
 namespace quern::cpu {
@@ -19,6 +20,11 @@ struct ActivationGroup {
   // with zero points as (zero, 128 * zero), one 16-bit dot product gives -zero * A.
   int32_t negative_sum = 0;
   int32_t sum = 0;  // A
+};
+
+struct QuantizedLayout {
+  int group_size = 0;
+  uint8_t flip = 0;  // always 0 in tables without strips
 };
 
 // One panel of a grouped format times M rows of activations.
@@ -36,6 +42,48 @@ struct GroupedTile {
   const float* bias = nullptr;  // [16] or nullptr
   float* y = nullptr;           // [M][16], rows y_stride apart
   int64_t y_stride = 0;
+};
+
+// Many rows of activations: up to 4 panels are unpacked once into a strip, then every tile of 6
+// rows passes over it. Activations are unsigned, a + 128; weights are signed, code - zero point
+// where that fits a byte (Segment::centred), else code - Segment::code_base.
+inline constexpr int kStripPanels = 4;
+inline constexpr int kMaxStripColumns = 6;  // 4 x 6 sums + 4 weights + 1 broadcast = 29 of 32
+inline constexpr int kStripWidths = 3;      // 1, 2, 4 panels
+
+// The unpacked strip of P panels: every array has one row of P * 16 for each group.
+struct Strip {
+  int8_t* weights = nullptr;   // [columns / 4][P][16 rows][4]
+  int32_t* offsets = nullptr;  // -128 * sum of the weights: what the activations' + 128 adds
+  float* scales = nullptr;
+  float* minima = nullptr;   // kMinimum
+  int32_t* pairs = nullptr;  // uncentred: (r, 128 r) with r = zero point - code_base
+};
+
+// Unpacks groups [group_begin, group_begin + groups) of one panel into place `panel` of `panels`.
+struct UnpackPanel {
+  const Segment* segment = nullptr;
+  int64_t segment_panel = 0;
+  int64_t group_begin = 0;
+  int64_t groups = 0;
+  int panel = 0;
+  int panels = 0;
+  Strip strip;
+};
+
+// A strip times M rows of activations.
+struct StripTile {
+  Strip strip;
+  int64_t groups = 0;
+  int group_size = 0;
+  const uint8_t* x = nullptr;  // a + 128, [M], rows x_stride apart
+  int64_t x_stride = 0;
+  const ActivationGroup* x_groups = nullptr;  // [M], rows group_stride apart
+  int64_t group_stride = 0;
+  const float* bias = nullptr;  // [P * 16] or nullptr
+  float* y = nullptr;           // [M][P * 16], rows y_stride apart
+  int64_t y_stride = 0;
+  int resume = 0;  // 1: go on from the sums in y, 0: from zero
 };
 
 // P panels of a dense format times M rows of activations over `depth` columns.
@@ -56,11 +104,16 @@ inline constexpr int kDensePanelChoices = 3;  // 1, 2, 4 panels
 
 using GroupedKernel = void (*)(const GroupedTile&);
 using DenseKernel = void (*)(const DenseTile&);
+using StripKernel = void (*)(const StripTile&);
 
 struct LinearOps {
-  // One row: codes[columns], groups[columns / group_size]. group_size % 16 == 0.
-  void (*quantize)(
-      const float* x, int64_t columns, int group_size, int8_t* codes, ActivationGroup* groups);
+  // One row of `columns` numbers into codes[columns], a ^ flip (0, or 0x80: a + 128 unsigned), and
+  // groups[columns / group_size]. group_size % 16 == 0.
+  void (*quantize)(const float* x,
+                   int64_t columns,
+                   const QuantizedLayout& layout,
+                   int8_t* codes,
+                   ActivationGroup* groups);
   // [kInt8, kInt4][offset][group of 16, groups of a multiple of 32][M - 1]; nullptr past
   // max_grouped_columns.
   GroupedKernel grouped[2][2][2][kMaxGroupedColumns];
@@ -68,6 +121,10 @@ struct LinearOps {
   // [format][log2 P][M - 1]; nullptr where the registers do not suffice.
   DenseKernel dense[3][kDensePanelChoices][kMaxDenseColumns];
   int max_dense_columns;
+  // nullptr where strips do not pay.
+  void (*unpack)(const UnpackPanel& panel);
+  // [centred, uncentred][offset][log2 P][M - 1]
+  StripKernel strip[2][2][kStripWidths][kMaxStripColumns];
 };
 
 extern const IsaTables<LinearOps> kLinearOps;

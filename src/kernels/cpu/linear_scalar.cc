@@ -113,6 +113,10 @@ inline I i_or(const I& a, const I& b) {
   return lanes<I>([&](int r) { return a.v[r] | b.v[r]; });
 }
 
+inline I i_xor(const I& a, const I& b) {
+  return lanes<I>([&](int r) { return a.v[r] ^ b.v[r]; });
+}
+
 inline I i_max(const I& a, const I& b) {
   return lanes<I>([&](int r) { return a.v[r] > b.v[r] ? a.v[r] : b.v[r]; });
 }
@@ -193,6 +197,6 @@ inline I short_end(const I&, const Short& sum) { return sum; }
 }  // namespace
 
 extern const LinearOps kLinearScalar;
-const LinearOps kLinearScalar = kOps;
+const LinearOps kLinearScalar = kBaseOps;
 
 }  // namespace quern::cpu

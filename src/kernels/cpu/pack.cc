@@ -90,7 +90,10 @@ void measure_range(const GroupedWeight& weight, Segment& segment) {
   if (weight.codes.empty()) return;
   const int largest = *std::max_element(weight.codes.begin(), weight.codes.end());
   segment.code_base = largest > kLargestSignedByte ? kSignedBase : 0;
-  if (weight.offset != GroupOffset::kZeroPoint) return;
+  if (weight.offset != GroupOffset::kZeroPoint) {
+    segment.centred = segment.code_base == 0 ? 1 : 0;
+    return;
+  }
   const auto [low, high] = std::minmax_element(weight.zeros.begin(), weight.zeros.end());
   const bool fits = largest - *low <= kLargestSignedByte && *high <= kSignedBase;
   segment.centred = fits ? 1 : 0;

@@ -36,7 +36,8 @@ struct Segment {
   int64_t columns = 0;
   float scale_unit = 1;    // scale = f16 * scale_unit, a power of two
   float minimum_unit = 1;  // likewise
-  // Codes minus code_base fit a signed byte; when `centred`, so do codes minus their zero points.
+  // Codes minus code_base fit a signed byte. `centred`: nothing but that is to be taken off the
+  // code before it meets the scale (kMinimum), or the code minus its zero point fits a signed byte.
   int code_base = 0;
   int centred = 0;
   Buffer codes;
