@@ -37,9 +37,9 @@ struct AwqPacked {
   std::vector<uint16_t> scales;
 };
 
-// Errors: kInvalidArgument, naming `name`, unless the weight has 4 bits, zero points and outputs
-// that are a multiple of 8, or when a scale is not a number of f16 (the packing would not be
-// exact).
+// Codes are below 16. Errors: kInvalidArgument, naming `name`, unless the weight has 4 bits, zero
+// points up to 15, outputs in multiples of 8 and scales that are numbers of f16 (the packing would
+// not be exact).
 Result<AwqPacked> pack_awq(const GroupedWeight& weight, std::string_view name);
 
 }  // namespace quern

@@ -20,8 +20,8 @@ struct CompressedTensors {
   std::string_view name{};                     // of the layer, for messages
   std::span<const std::byte> weight_packed{};  // I32 [N, ceil(K / p)]
   std::span<const std::byte> weight_scale{};   // [N, groups] of scale_dtype; groups == 1: channel
-  std::span<const std::byte>
-      weight_zero_point{};           // I32 [ceil(N / p), groups]; empty when symmetric
+  // I32 [ceil(N / p), groups]; empty when symmetric
+  std::span<const std::byte> weight_zero_point{};
   DType scale_dtype = DType::kBF16;  // F16, BF16 or F32
   int64_t outputs = 0;               // N of weight_shape
   int64_t inputs = 0;                // K of weight_shape

@@ -37,7 +37,8 @@ struct StorageFormat {
   GroupOffset offset = GroupOffset::kZeroPoint;
   uint8_t zero = 0;  // of every group when kZeroPoint
 
-  // Rounds out[blocks * block_elements] to the nearest codes; nullptr where Quern never encodes.
+  // Rounds values[blocks * block_elements], all finite, to the nearest codes; nullptr where Quern
+  // never encodes.
   void (*encode)(const float* values, int64_t blocks, std::byte* out) = nullptr;
 };
 
