@@ -80,7 +80,9 @@ class Prepend final : public NormalizerStep {
   std::string content_;
 };
 
-// A map of single code points: each stays, becomes another or vanishes (0).
+constexpr char32_t kVanished = ~char32_t{0};
+
+// A map of single code points: each stays, becomes another or kVanished.
 class PerCodePoint final : public NormalizerStep {
  public:
   explicit PerCodePoint(char32_t (*map)(char32_t)) : map_(map) {}
@@ -91,7 +93,7 @@ class PerCodePoint final : public NormalizerStep {
     for (size_t at = 0; at < text.size();) {
       const DecodedCodePoint c = decode_code_point(std::string_view(text).substr(at));
       const char32_t mapped = map_(c.value);
-      if (mapped != 0) append_code_point(mapped, out);
+      if (mapped != kVanished) append_code_point(mapped, out);
       at += c.bytes;
     }
     text = std::move(out);
@@ -101,13 +103,13 @@ class PerCodePoint final : public NormalizerStep {
   char32_t (*map_)(char32_t);
 };
 
-char32_t strip_accents(char32_t c) { return is_nonspacing_mark(c) ? 0 : c; }
+char32_t strip_accents(char32_t c) { return is_mark(c) ? kVanished : c; }
 
 // SentencePiece's "nmt" rules: controls vanish, odd white space becomes a space.
 char32_t nmt(char32_t c) {
   if ((c >= 0x1 && c <= 0x8) || c == 0xB || (c >= 0xE && c <= 0x1F) || c == 0x7F || c == 0x8F ||
       c == 0x9F) {
-    return 0;
+    return kVanished;
   }
   const bool space = c == 0x9 || c == 0xA || c == 0xC || c == 0xD || c == 0x1680 ||
                      (c >= 0x200B && c <= 0x200F) || c == 0x2028 || c == 0x2029 || c == 0x2581 ||

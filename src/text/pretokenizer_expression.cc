@@ -17,8 +17,10 @@ namespace {
 // White_Space. PCRE2's own \s also holds U+180E, which lost the property.
 constexpr std::string_view kSpace =
     R"(\t-\r \x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
-// Oniguruma's word characters; PCRE2's own \w lacks marks and connectors.
-constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+// Oniguruma's word characters, among them the superscripts and fractions of Latin-1. PCRE2's own
+// \w lacks marks and connectors.
+constexpr std::string_view kWord =
+    R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE})";
 constexpr std::string_view kHexDigit = "0-9A-Fa-f";
 
 // Long names of general categories, which PCRE2 does not know.
@@ -31,6 +33,11 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 7> kCategory
     {"Separator", "Z"},
     {"Other", "C"},
 }};
+
+// Scripts by their property Script, as Oniguruma takes them; PCRE2 takes Script_Extensions.
+constexpr std::array<std::string_view, 14> kScripts = {
+    "Arabic", "Armenian", "Bengali", "Common",   "Cyrillic", "Devanagari", "Greek",
+    "Han",    "Hangul",   "Hebrew",  "Hiragana", "Katakana", "Latin",      "Thai"};
 
 bool is_ascii_letter_or_digit(char c) {
   return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
@@ -155,6 +162,8 @@ class Translator {
     }
     for (const auto& [longer, shorter] : kCategoryNames)
       if (name == longer) name = shorter;
+    for (const std::string_view script : kScripts)
+      if (name == script) out_ += "sc:";
     out_ += name;
     out_ += '}';
     at_ = close + 1;

@@ -1,4 +1,5 @@
-// The regular expressions of tokenizer files: written for Oniguruma, run by PCRE2 (JIT).
+// The regular expressions of tokenizer files: written for Oniguruma, run by PCRE2 (JIT). Character
+// classes are those of the Unicode version that PCRE2 was built with.
 #pragma once
 
 #include <memory>
@@ -15,8 +16,9 @@ inline constexpr size_t kMaxExpressionBytes = size_t{16} << 10;
 inline constexpr uint32_t kExpressionMatchLimit = 10'000'000;
 
 // `pattern` in PCRE2's syntax: Oniguruma's \s, \w, \d, \h, \v, \uHHHH and \b become what they mean
-// there. Errors: kUnsupported for a construct that has no equal (nested classes, &&, recursion,
-// options other than i); the message names it.
+// there. Folding case of one character to several (ß and ss) is not done. Errors: kUnsupported for
+// a construct that has no equal (nested classes, &&, recursion, options other than i); the message
+// names it.
 Result<std::string> translate_expression(std::string_view pattern);
 
 // Immutable: any number of threads may match at once.

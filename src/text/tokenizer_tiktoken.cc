@@ -7,6 +7,7 @@
 #include <fmt/ranges.h>
 
 #include "text/bpe.h"
+#include "text/tokenizer_base64.h"
 #include "text/tokenizer_spec.h"
 
 namespace quern {
@@ -15,31 +16,6 @@ namespace {
 constexpr int32_t kLlama3Ranks = 128'000;
 constexpr int32_t kLlama4Ranks = 200'000;
 constexpr int32_t kQwenRanks = 151'643;
-
-int base64_digit(char c) {
-  if (c >= 'A' && c <= 'Z') return c - 'A';
-  if (c >= 'a' && c <= 'z') return c - 'a' + 26;
-  if (c >= '0' && c <= '9') return c - '0' + 52;
-  if (c == '+') return 62;
-  if (c == '/') return 63;
-  return -1;
-}
-
-// RFC 4648, section 4, with padding. Empty when malformed.
-std::optional<std::string> decode_base64(std::string_view text) {
-  if (text.empty() || text.size() % 4 != 0) return std::nullopt;
-  size_t padding = 0;
-  while (padding < 2 && text[text.size() - 1 - padding] == '=') ++padding;
-  std::string out;
-  uint32_t bits = 0;
-  for (size_t i = 0; i < text.size() - padding; ++i) {
-    const int digit = base64_digit(text[i]);
-    if (digit < 0) return std::nullopt;
-    bits = bits << 6 | static_cast<uint32_t>(digit);
-    if (i % 4 != 0) out += static_cast<char>(bits >> (6 - 2 * (i % 4)));
-  }
-  return out;
-}
 
 std::vector<std::string> reserved(std::string_view prefix, int first, int count) {
   std::vector<std::string> names;
@@ -140,7 +116,7 @@ class TiktokenReader {
       if (rank < 0) break;
       rank = c >= '0' && c <= '9' ? rank * 10 + (c - '0') : -1;
     }
-    if (!token || rank < 0) {
+    if (!token || token->empty() || rank < 0) {
       return malformed(fmt::format(
           "line {} is no tiktoken entry; base64, a space and a rank are needed", number));
     }

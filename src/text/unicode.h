@@ -43,11 +43,11 @@ DecodedCodePoint decode_last_code_point(std::string_view text);
 
 void append_code_point(char32_t code_point, std::string& out);
 
-bool is_white_space(char32_t c);      // the property White_Space
-bool is_numeric(char32_t c);          // Nd, Nl, No
-bool is_punctuation(char32_t c);      // P* and ASCII symbols
-bool is_nonspacing_mark(char32_t c);  // Mn
-bool is_word_character(char32_t c);   // \w: letters, marks, Nd, Pc and joiners
+bool is_white_space(char32_t c);     // the property White_Space
+bool is_numeric(char32_t c);         // Nd, Nl, No
+bool is_punctuation(char32_t c);     // P* and ASCII symbols
+bool is_mark(char32_t c);            // M*
+bool is_word_character(char32_t c);  // \w: letters, marks, Nd, Pc and joiners
 
 enum class NormalForm { kNfc, kNfd, kNfkc, kNfkd };
 
