@@ -120,7 +120,17 @@ void AtomicFile::write_at(uint64_t offset, std::span<const std::byte> bytes) {
 void AtomicFile::commit() {
   if (::fsync(fd_) != 0) disk_failed(partial_, "sync");
   if (::close(std::exchange(fd_, -1)) != 0) disk_failed(partial_, "close");
-  if (::rename(partial_.c_str(), path_.c_str()) != 0) disk_failed(path_, "rename");
+  if (::rename(partial_.c_str(), path_.c_str()) != 0) {
+    const int error = errno;
+    ::unlink(partial_.c_str());
+    errno = error;
+    disk_failed(path_, "rename to");
+  }
+  // The name itself must survive a power cut; a file system that cannot sync a folder is left
+  // alone.
+  const std::filesystem::path parent = path_.has_parent_path() ? path_.parent_path() : ".";
+  const Descriptor folder{::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+  if (folder.fd >= 0) ::fsync(folder.fd);
 }
 
 void write_file(const std::filesystem::path& path, std::string_view text) {

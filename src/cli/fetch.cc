@@ -40,7 +40,6 @@ size_t on_body(char* data, size_t size, size_t count, void* user) {
   long status = 0;
   curl_easy_getinfo(transfer.handle, CURLINFO_RESPONSE_CODE, &status);
   if (status >= 300) return size * count;  // an error page: read and dropped
-  if (!transfer.started && transfer.resume_from > 0 && status != 206) transfer.on_restart();
   transfer.started = true;
   if (transfer.sink(std::as_bytes(std::span(data, size * count)))) return size * count;
   transfer.sink_failed = true;
@@ -116,6 +115,10 @@ Result<bool> perform(const FetchRequest& request, Transfer* transfer) {
   curl_easy_getinfo(handle.get(), CURLINFO_RESPONSE_CODE, &status);
   if (status != 0) QUERN_TRY(check_status(request, status));
   if (code == CURLE_OK) return true;
+  if (code == CURLE_RANGE_ERROR) {  // libcurl stops before the body when the range was ignored
+    transfer->on_restart();
+    return false;
+  }
   if (code == CURLE_URL_MALFORMAT || code == CURLE_UNSUPPORTED_PROTOCOL) {
     return Error{ErrorCode::kInvalidArgument,
                  fmt::format("{}: {}", request.url, curl_easy_strerror(code))};

@@ -30,7 +30,8 @@ struct Inspection {
 
 Result<Inspection> inspect(const InspectOptions& options) {
   Inspection found;
-  found.checkpoint = QUERN_TRY(Checkpoint::open(QUERN_TRY(resolve_model(options.model))));
+  const auto path = QUERN_TRY(resolve_model(options.model));
+  found.checkpoint = QUERN_TRY(Checkpoint::open(path));
   found.spec = QUERN_TRY(read_spec(*found.checkpoint));
   found.parameters = count_parameters(found.spec);
   found.weights =

@@ -68,6 +68,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
         part = body[begin:]
         if server.break_after and len(part) > server.break_after:
             self.send_response(206 if begin else 200)
+            if begin:
+                self.send_header("Content-Range", f"bytes {begin}-{len(body) - 1}/{len(body)}")
             self.send_header("Content-Length", str(len(part)))
             self.end_headers()
             self.wfile.write(part[: server.break_after])
