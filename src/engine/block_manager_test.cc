@@ -69,7 +69,9 @@ TEST(BlockManager, NeverOwnsABlockTwiceWhateverHappens) {
     }
     ASSERT_EQ(static_cast<int64_t>(owned.size()), count) << "step " << i;
     ASSERT_EQ(count + manager.free(), kBlocks);
-    if (i % 100 == 0) ASSERT_TRUE(manager.consistent());
+    if (i % 100 == 0) {
+      ASSERT_TRUE(manager.consistent());
+    }
   }
 }
 
