@@ -23,6 +23,7 @@ Value bound_method(Runtime& runtime, const Value& self, const Function& function
 Result<Value> attribute(Runtime& runtime, const Value& object, std::string_view name) {
   if (object.is(Kind::kUndefined)) return template_error(std::string(object.string->bytes));
   if (object.is(Kind::kNamespace)) {
+    if (name.starts_with('_')) return Value{};  // the sandbox lets no such name through
     const Value* found = find_key(*object.dict, name);
     return found == nullptr ? Value{} : *found;
   }

@@ -69,14 +69,7 @@ Result<Value> function_dict(Runtime& runtime, const Call& call) {
 }
 
 Result<Value> function_namespace(Runtime& runtime, const Call& call) {
-  Dict* dict = QUERN_TRY(make_dict(runtime, call));
-  for (const Pair& pair : dict->pairs) {
-    if (pair.key.is(Kind::kString) && pair.key.string->bytes.starts_with('_')) {
-      return template_error(fmt::format(
-          "a namespace has no attribute with a leading underscore: '{}'", pair.key.string->bytes));
-    }
-  }
-  return Value::from(Kind::kNamespace, dict);
+  return Value::from(Kind::kNamespace, QUERN_TRY(make_dict(runtime, call)));
 }
 
 Result<Value> function_raise_exception(Runtime& runtime, const Call& call) {

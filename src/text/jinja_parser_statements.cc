@@ -207,8 +207,8 @@ Result<Target> Parser::parse_target(Names ends) {
   QUERN_TRY(check_depth());
   Target all;
   for (;;) {
-    const bool done = current().is_operator(")") || current().is_operator("=") ||
-                      current().is(TokenKind::kBlockEnd) || at_any(ends);
+    const bool done =
+        current().is_operator(")") || current().is(TokenKind::kBlockEnd) || at_any(ends);
     if (done && all.is_tuple) return all;
     Target one = QUERN_TRY(parse_single_target());
     if (!current().is_operator(",") && !all.is_tuple) return one;

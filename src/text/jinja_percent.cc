@@ -212,6 +212,8 @@ Result<Unit> percent_flags(std::string_view text, size_t& at, Spec& spec, Percen
 }
 
 Result<Unit> percent_convert(Runtime& runtime, TextBuilder& out, Spec spec, const Value& value) {
+  const bool words = std::string_view("sarc").find(spec.type) != std::string_view::npos;
+  if (words && spec.align == 0) spec.align = '>';  // where format() would put them to the left
   switch (spec.type) {
     case 's':
       return append_words(runtime, out, spec, QUERN_TRY(to_str(runtime, value)));

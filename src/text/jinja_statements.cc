@@ -70,10 +70,6 @@ Result<Unit> Interpreter::assign_attribute(const Target& target, const Value& va
     return template_error(
         fmt::format("cannot set '{}.{}': '{}' is no namespace", name, target.attribute, name));
   }
-  if (target.attribute.starts_with('_')) {
-    return template_error(fmt::format(
-        "a namespace has no attribute with a leading underscore: '{}'", target.attribute));
-  }
   const Value key = QUERN_TRY(runtime_.text(target.attribute));
   return set_key(runtime_, *owner->value.dict, key, value);
 }
