@@ -346,10 +346,10 @@ void store_int8(const AttentionKernels& kernels,
   for (int group = 0; group < shape.groups; ++group) {
     const int begin = group * kKeyGroup;
     k_scales[group * kKvBlockTokens + slot] =
-        kernels.quantize(k_codes + begin, k + begin, std::min(kKeyGroup, shape.dims - begin));
+        kernels.quantize(k_codes + begin, k + begin, std::min(kKeyGroup, shape.dims - begin)).scale;
   }
   reinterpret_cast<float*>(head + shape.value_scales_offset)[slot] =
-      kernels.quantize(v_codes, v, shape.dims);
+      kernels.quantize(v_codes, v, shape.dims).scale;
   store_codes(head, shape, slot, k_codes, v_codes);
 }
 

@@ -22,6 +22,9 @@ struct Probabilities {
   alignas(64) float scale[16];    // of the codes
 };
 
+// The first min(n, 16) lanes; zero beyond.
+inline F load_some(const float* p, int n) { return n >= 16 ? load(p) : load_part(p, n); }
+
 inline F load_cached(const float* p) { return load(p); }
 inline F load_cached(const uint16_t* p) { return load_bf16(p); }
 
@@ -305,27 +308,30 @@ void merge(TileState& into, int into_row, const TileState& from, int from_row, i
 
 void finish(float* out, const TileState& state, int row, const KvShape& shape) {
   const float* sums = state.sums + row * shape.padded;
-  const F total = set1(state.total[row]);
+  const F inverse = set1(1.0f / state.total[row]);  // the total is at least 1
   for (int i = 0; i < shape.dims; i += 16) {
     const int count = shape.dims - i < 16 ? shape.dims - i : 16;
-    store_part(out + i, div(load(sums + i), total), count);
+    store_part(out + i, mul(load(sums + i), inverse), count);
   }
 }
 
-float quantize(int8_t* codes, const float* x, int count) {
+Quantized quantize(int8_t* codes, const float* x, int count) {
   I most = set1_i(0);
   for (int i = 0; i < count; i += 16) {
-    const F v = load_part(x + i, count - i < 16 ? count - i : 16);
+    const F v = load_some(x + i, count - i);
     most = max_unsigned(most, and_i(bits(v), set1_i(0x7fffffff)));
   }
-  const float scale = __builtin_bit_cast(float, largest_unsigned(most)) / 127.0f;
-  const bool usable = scale > 0.0f && scale < __builtin_inff();
-  const F divisor = set1(usable ? scale : 1.0f);
+  const float largest = __builtin_bit_cast(float, largest_unsigned(most));
+  const bool usable = largest >= kSmallestMagnitude && largest < __builtin_inff();
+  const F inverse = set1(usable ? 127.0f / largest : 0.0f);
+  F total = set1(0.0f);
   for (int i = 0; i < count; i += 16) {
-    const F v = load_part(x + i, count - i < 16 ? count - i : 16);
-    store_bytes(codes + i, usable ? round_to_int(div(v, divisor)) : set1_i(0));
+    const F v = load_some(x + i, count - i);
+    const I code = usable ? round_to_int(mul(v, inverse)) : set1_i(0);
+    total = add(total, to_float(code));  // exact
+    store_bytes(codes + i, code);
   }
-  return scale;
+  return {largest < kSmallestMagnitude ? 0.0f : largest / 127.0f, static_cast<int32_t>(sum(total))};
 }
 
 void set_query(TileQueries& tile, const KvShape& shape, int row, const float* q) {
@@ -339,10 +345,9 @@ void set_query(TileQueries& tile, const KvShape& shape, int row, const float* q)
     const int begin = group * kKeyGroup;
     const int count = shape.dims - begin < kKeyGroup ? shape.dims - begin : kKeyGroup;
     const int at = row * shape.groups + group;
-    tile.scales[at] = quantize(codes + begin, q + begin, count) * tile.scale;
-    int total = 0;
-    for (int i = 0; i < count; ++i) total += codes[begin + i];
-    tile.biases[at] = -128 * total;
+    const Quantized group_codes = quantize(codes + begin, q + begin, count);
+    tile.scales[at] = group_codes.scale * tile.scale;
+    tile.biases[at] = -128 * group_codes.sum;
   }
 }
 

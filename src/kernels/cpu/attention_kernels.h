@@ -62,6 +62,11 @@ struct BlockRun {
   int64_t end = 0;
 };
 
+struct Quantized {
+  float scale = 0;
+  int32_t sum = 0;  // of the codes
+};
+
 struct AttentionKernels {
   int tile_rows;
 
@@ -77,9 +82,8 @@ struct AttentionKernels {
   // out[dims] = sums / total of a row.
   void (*finish)(float* out, const TileState& state, int row, const KvShape& shape);
 
-  // Quantises x[count] to int8; returns the scale (kv_format.h). `codes` has room for count rounded
-  // up to 16.
-  float (*quantize)(int8_t* codes, const float* x, int count);
+  // Quantises one group of kv_format.h. `codes` has room for count rounded up to 16.
+  Quantized (*quantize)(int8_t* codes, const float* x, int count);
 };
 
 extern const AttentionKernels kAttentionScalar, kAttentionAvx2, kAttentionAvx512,

@@ -50,6 +50,7 @@ std::vector<Shape> shapes() {
   for (const KvDType dtype : {KvDType::kInt8, KvDType::kBF16, KvDType::kF32}) {
     all.push_back({{dtype, 1, 8}, 1, 0});
     all.push_back({{dtype, 2, 16}, 4, 0});
+    all.push_back({{dtype, 3, 72}, 3, 0});
     all.push_back({{dtype, 3, 64}, 9, 0});
     all.push_back({{dtype, 2, 80}, 14, 100});
     all.push_back({{dtype, 8, 96}, 8, 0});
@@ -143,6 +144,7 @@ TEST(CpuAttention, StoresTheSameNumbersAsTheReference) {
       data[0].k.row(3)[0] = 1000.0f;
       std::fill_n(data[0].k.row(4), shape.kv_width(), 0.0f);
       std::fill_n(data[0].v.row(5), shape.kv_width(), 0.0f);
+      std::fill_n(data[0].k.row(7), shape.kv_width(), 1e-33f);  // no scale can hold it
       data[0].v.row(6)[1] = std::numeric_limits<float>::infinity();
       const Operators ops = engine.operators();
       const Operators oracle = {

@@ -9,8 +9,8 @@ struct I {
 };
 using M = F;  // all bits of a lane set or none
 
-// Registers: 2 vectors of 2 registers for each of 2 rows = 8 of 16, values and broadcasts beside.
-constexpr int kTileRows = 2;
+// Registers: 2 vectors of 2 registers for each of 3 rows = 12 of 16, values and broadcasts beside.
+constexpr int kTileRows = 3;
 constexpr int kTileVectors = 2;
 
 inline M lanes_between(int begin, int end) {

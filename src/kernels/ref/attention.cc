@@ -51,25 +51,26 @@ HeadBlock head_block(const KvLayer& layer, int32_t block, int head) {
   return {base, base + matrix, scales, scales + kKvBlockTokens * key_groups(layout)};
 }
 
-// max|x| / 127, or NaN when there is a NaN.
-float int8_scale(const float* x, int count) {
+// max|x|, or NaN when there is a NaN.
+float largest_magnitude(const float* x, int count) {
   float largest = 0;
   for (int i = 0; i < count; ++i) {
     const float magnitude = std::fabs(x[i]);
-    if (!(magnitude <= largest)) largest = magnitude;
-    if (std::isnan(largest)) break;
+    if (std::isnan(magnitude)) return magnitude;
+    largest = std::max(largest, magnitude);
   }
-  return largest / 127.0f;
+  return largest;
 }
 
 // Quantises one group; returns its scale.
 float store_int8(int8_t* out, const float* x, int count) {
-  const float scale = int8_scale(x, count);
+  const float largest = largest_magnitude(x, count);
+  const bool usable = largest >= kSmallestMagnitude && std::isfinite(largest);
+  const float inverse = usable ? 127.0f / largest : 0.0f;
   for (int i = 0; i < count; ++i) {
-    const float code = scale > 0 && std::isfinite(scale) ? std::nearbyint(x[i] / scale) : 0.0f;
-    out[i] = static_cast<int8_t>(code);
+    out[i] = static_cast<int8_t>(usable ? std::nearbyint(x[i] * inverse) : 0.0f);
   }
-  return scale;
+  return largest < kSmallestMagnitude ? 0.0f : largest / 127.0f;
 }
 
 void store_head(
