@@ -23,7 +23,7 @@ int32_t ordered_bits(float x) {
   return bits ^ ((bits >> 31) & 0x7fffffff);
 }
 
-bool all_finite(std::span<const float> row) {
+bool row_is_finite(std::span<const float> row) {
   int32_t greatest = 0;
   for (const float x : row) {
     greatest = std::max(greatest, std::bit_cast<int32_t>(x) & 0x7fffffff);
@@ -93,24 +93,34 @@ Logprobs logprobs_of(std::span<const float> logits, int32_t chosen, int32_t top)
 // Which bucket a z lies in: monotonic, so that buckets are in order of likelihood.
 size_t bucket_of(float z, float scale) { return static_cast<size_t>(-z * scale); }
 
-// The scale for bucket_of() that spreads [least, 0] over all buckets.
-float bucket_scale(float least, size_t buckets) {
+// The scale for bucket_of() that spreads all z over all buckets.
+float bucket_scale(std::span<const float> z, size_t buckets) {
   constexpr float kLeastSpread = 1e-3f;  // all equal: one bucket takes them all
-  return static_cast<float>(buckets - 1) / std::max(-least, kLeastSpread);
+  int32_t spread = 0;                    // the bits of positive floats compare as the floats do
+  for (const float x : z) spread = std::max(spread, std::bit_cast<int32_t>(-x) & 0x7fffffff);
+  return static_cast<float>(buckets - 1) / std::max(std::bit_cast<float>(spread), kLeastSpread);
+}
+
+// The least z that params let through.
+float least_z(const SamplingParams& params) {
+  return params.min_p > 0 ? std::max(kLeastZ, std::log(params.min_p)) : kLeastZ;
 }
 
 }  // namespace
 
 Sampler::Sampler(int64_t vocabulary)
-    : work_(static_cast<size_t>(vocabulary)), counts_(static_cast<size_t>(vocabulary), 0) {
-  candidates_.reserve(work_.size());
+    : work_(static_cast<size_t>(vocabulary)),
+      counts_(work_.size(), 0),
+      z_(work_.size() + 1),
+      weight_(work_.size() + 1),
+      token_(work_.size() + 1) {
   selection_.reserve(work_.size());
 }
 
 std::optional<SampledToken> Sampler::sample(std::span<const float> logits,
                                             const SamplingContext& context) {
   QUERN_CHECK(logits.size() == work_.size());
-  if (!all_finite(logits)) return std::nullopt;
+  if (!row_is_finite(logits)) return std::nullopt;
   std::copy(logits.begin(), logits.end(), work_.begin());
   penalise(context);
   for (const int32_t token : context.banned) work_[static_cast<size_t>(token)] = kMinusInfinity;
@@ -156,29 +166,66 @@ void Sampler::penalise(const SamplingContext& context) {
 
 int32_t Sampler::draw(const SamplingContext& context, float greatest) {
   const SamplingParams& params = context.params;
-  gather(params, greatest);
-  if (params.top_k > 0) keep_top_k(params.top_k);
+  if (params.top_k > 0) {
+    gather_top_k(params, greatest);
+  } else {
+    gather(params, greatest);
+  }
+  for (size_t i = 0; i < count_; ++i) weight_[i] = exp_of_negative(z_[i]);
   if (params.top_p < 1.0f) keep_top_p(static_cast<double>(params.top_p));
   double total = 0;
-  for (const Candidate& candidate : candidates_) total += static_cast<double>(candidate.weight);
+  for (size_t i = 0; i < count_; ++i) total += static_cast<double>(weight_[i]);
   const double target = total * random_uniform(params.seed, params.stream, context.tokens.size());
   double sum = 0;
-  for (const Candidate& candidate : candidates_) {
-    sum += static_cast<double>(candidate.weight);
-    if (target < sum) return candidate.token;
+  for (size_t i = 0; i < count_; ++i) {
+    sum += static_cast<double>(weight_[i]);
+    if (target < sum) return token_[i];
   }
-  return candidates_.back().token;
+  return token_[count_ - 1];
 }
 
 void Sampler::gather(const SamplingParams& params, float greatest) {
-  const float least_z = params.min_p > 0 ? std::max(kLeastZ, std::log(params.min_p)) : kLeastZ;
-  const float least_difference = least_z * params.temperature;
-  candidates_.clear();
+  const float least_difference = least_z(params) * params.temperature;
+  count_ = 0;
+  for (size_t i = 0; i < work_.size();
+       ++i) {  // without a branch, which would often be guessed wrong
+    const float difference = work_[i] - greatest;
+    z_[count_] = std::max(difference / params.temperature, kLeastZ);
+    token_[count_] = static_cast<int32_t>(i);
+    count_ += difference >= least_difference ? 1 : 0;
+  }
+}
+
+// One pass that keeps what may be among the k greatest: each time twice as many have come together,
+// the lesser half goes and the bar rises. A later token that equals the bar loses to lower ids.
+void Sampler::gather_top_k(const SamplingParams& params, float greatest) {
+  const auto k = static_cast<size_t>(params.top_k);
+  const float least_difference = least_z(params) * params.temperature;
+  constexpr size_t kLeastCapacity = 256;
+  const size_t capacity = std::max(2 * k, kLeastCapacity);
+  const auto cut = [&] {
+    if (selection_.size() <= k) return;
+    const auto end = selection_.begin() + static_cast<ptrdiff_t>(k);
+    std::nth_element(selection_.begin(), end - 1, selection_.end(), likelier);
+    selection_.erase(end, selection_.end());
+  };
+  selection_.clear();
+  float bar = kMinusInfinity;
   for (size_t i = 0; i < work_.size(); ++i) {
     const float difference = work_[i] - greatest;
-    if (difference < least_difference) continue;
-    const float z = std::max(difference / params.temperature, kLeastZ);
-    candidates_.push_back({z, exp_of_negative(z), static_cast<int32_t>(i)});
+    if (difference < least_difference || difference <= bar) continue;
+    selection_.push_back({difference, static_cast<int32_t>(i)});
+    if (selection_.size() < capacity) continue;
+    cut();
+    bar = selection_.back().z;
+  }
+  cut();
+  std::sort(selection_.begin(), selection_.end(),
+            [](const Candidate& a, const Candidate& b) { return a.token < b.token; });
+  count_ = selection_.size();
+  for (size_t i = 0; i < count_; ++i) {
+    z_[i] = std::max(selection_[i].z / params.temperature, kLeastZ);
+    token_[i] = selection_[i].token;
   }
 }
 
@@ -186,59 +233,41 @@ bool Sampler::likelier(const Candidate& a, const Candidate& b) {
   return a.z > b.z || (a.z == b.z && a.token < b.token);
 }
 
-// Adds up mass(candidate) for each bucket; returns the scale for bucket_of().
-template <typename Mass>
-float Sampler::measure(Mass mass) {
-  float least = 0;
-  for (const Candidate& candidate : candidates_) least = std::min(least, candidate.z);
-  const float scale = bucket_scale(least, kBuckets);
-  mass_.fill(0);
-  for (const Candidate& candidate : candidates_) {
-    mass_[bucket_of(candidate.z, scale)] += mass(candidate);
-  }
-  return scale;
-}
-
-void Sampler::keep_top_k(int64_t k) {
-  if (static_cast<int64_t>(candidates_.size()) <= k) return;
-  const float scale = measure([](const Candidate&) { return 1.0; });
-  auto wanted = static_cast<double>(k);
-  size_t bucket = 0;
-  for (; mass_[bucket] < wanted; ++bucket) wanted -= mass_[bucket];
-  select_bucket(bucket, scale);
-  const auto last = selection_.begin() + (static_cast<ptrdiff_t>(wanted) - 1);
-  std::nth_element(selection_.begin(), last, selection_.end(), likelier);
-  keep_up_to(*last);
-}
-
 void Sampler::keep_top_p(double share) {
-  const float scale =
-      measure([](const Candidate& candidate) { return static_cast<double>(candidate.weight); });
+  const float scale = bucket_scale({z_.data(), count_}, kBuckets);
+  mass_.fill(0);
+  for (size_t i = 0; i < count_; ++i) {
+    mass_[bucket_of(z_[i], scale)] += static_cast<double>(weight_[i]);
+  }
   double total = 0;
   for (const double mass : mass_) total += mass;
   double wanted = share * total;
   size_t bucket = 0;
   for (; bucket + 1 < kBuckets && mass_[bucket] < wanted; ++bucket) wanted -= mass_[bucket];
-  select_bucket(bucket, scale);
+
+  selection_.clear();
+  for (size_t i = 0; i < count_; ++i) {
+    if (bucket_of(z_[i], scale) == bucket) selection_.push_back({z_[i], token_[i]});
+  }
   if (selection_.empty()) return;  // rounding alone kept the sum below the share
   std::sort(selection_.begin(), selection_.end(), likelier);
   size_t last = 0;
   for (; last + 1 < selection_.size(); ++last) {
-    wanted -= static_cast<double>(selection_[last].weight);
+    wanted -= static_cast<double>(exp_of_negative(selection_[last].z));
     if (wanted <= 0) break;
   }
   keep_up_to(selection_[last]);
 }
 
-void Sampler::select_bucket(size_t bucket, float scale) {
-  selection_.clear();
-  for (const Candidate& candidate : candidates_) {
-    if (bucket_of(candidate.z, scale) == bucket) selection_.push_back(candidate);
-  }
-}
-
 void Sampler::keep_up_to(Candidate last) {
-  std::erase_if(candidates_, [&](const Candidate& candidate) { return likelier(last, candidate); });
+  size_t kept = 0;
+  for (size_t i = 0; i < count_; ++i) {
+    z_[kept] = z_[i];
+    weight_[kept] = weight_[i];
+    token_[kept] = token_[i];
+    kept += likelier(last, {z_[i], token_[i]}) ? 0 : 1;
+  }
+  count_ = kept;
 }
 
 }  // namespace quern

@@ -46,32 +46,35 @@ class Sampler {
   std::optional<SampledToken> sample(std::span<const float> logits, const SamplingContext& context);
 
  private:
-  // Buckets of z, likeliest first, find the border of a top-k or top-p set without a full sort:
-  // only the bucket that holds the border is sorted.
+  // Buckets of z, likeliest first, find the border of a top-p set without a full sort: only the
+  // bucket that holds the border is sorted.
   static constexpr size_t kBuckets = 1024;
 
   struct Candidate {
-    float z = 0;       // (logit - greatest logit) / temperature, at most 0
-    float weight = 0;  // e^z
+    float z = 0;
     int32_t token = 0;
   };
 
   void penalise(const SamplingContext& context);
   int32_t draw(const SamplingContext& context, float greatest);
   void gather(const SamplingParams& params, float greatest);
-  void keep_top_k(int64_t k);
+  void gather_top_k(const SamplingParams& params, float greatest);
   void keep_top_p(double share);
-  template <typename Mass>
-  float measure(Mass mass);
-  void select_bucket(size_t bucket, float scale);
   void keep_up_to(Candidate last);
   static bool likelier(const Candidate& a, const Candidate& b);
 
-  std::vector<float> work_;            // [vocabulary] logits with penalties
-  std::vector<int32_t> counts_;        // [vocabulary] zero between calls
-  std::vector<Candidate> candidates_;  // in ascending order of token
-  std::vector<Candidate> selection_;   // those of the border's bucket
-  std::array<double, kBuckets> mass_;  // what lies in each bucket of z
+  std::vector<float> work_;      // [vocabulary] logits with penalties
+  std::vector<int32_t> counts_;  // [vocabulary] zero between calls
+
+  // The candidates in ascending order of token, count_ of them: z = (logit - greatest logit) /
+  // temperature, which is at most 0, and e^z. One longer than the vocabulary, because a slot is
+  // written before it is known whether it stays.
+  std::vector<float> z_, weight_;
+  std::vector<int32_t> token_;
+  size_t count_ = 0;
+
+  std::vector<Candidate> selection_;   // among which the border of a set is searched
+  std::array<double, kBuckets> mass_;  // probability in each bucket of z
 };
 
 }  // namespace quern
