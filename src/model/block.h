@@ -25,9 +25,10 @@ struct BlockWeights {
 // own.
 using WeightSource = FunctionRef<Result<Weight>(const LinearSpec&)>;
 
-// Whether the matrix has the shape of `spec` and only finite numbers, in groups that backends pack.
-// Errors: kInvalidArgument, or kUnsupported for the groups, naming the layer and what is wrong.
-Result<Unit> check_weight(const Weight& weight, const LinearSpec& spec, ThreadPool& pool);
+// Whether the matrix has the shape of `spec`, in groups that backends pack; that its numbers are
+// finite is Checkpoint::weight()'s to check. Errors: kInvalidArgument for the shape, kUnsupported
+// for the groups, naming the layer.
+Result<Unit> check_weight(const Weight& weight, const LinearSpec& spec);
 
 // Layers that read one input, packed as one: matrices from `source`, biases from `checkpoint`.
 // Errors: those of `source`, check_weight() and Checkpoint::vector().

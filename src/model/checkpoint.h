@@ -72,7 +72,7 @@ class Checkpoint {
   // The matrix of a linear layer or embedding, resolved from whatever form it is stored in; a dense
   // one may view the checkpoint's files. Decoding is split over `pool` unless it is nullptr.
   // Errors: kNotFound naming the module; kInvalidArgument for shapes that do not fit each other,
-  // NaN or infinite scales.
+  // NaN or infinite numbers or scales.
   virtual Result<Weight> weight(std::string_view module, ThreadPool* pool) const = 0;
 
   Result<Weight> weight(std::string_view module) const { return weight(module, nullptr); }

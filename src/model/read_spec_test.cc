@@ -25,6 +25,8 @@ struct Refusal {
   const char* message;
 };
 
+void PrintTo(const Refusal& refusal, std::ostream* out) { *out << refusal.patch; }
+
 constexpr Refusal kRefusals[] = {
     {"llama31", R"({"architectures": null})", "\"architectures\" is missing"},
     {"llama31", R"({"architectures": []})", "\"architectures\" is []"},
