@@ -256,7 +256,7 @@ def flags():
     t.add_tokens([AddedToken("keyword", single_word=True, normalized=True),
                   AddedToken("<L>", lstrip=True, normalized=False),
                   AddedToken("<R>", rstrip=True, normalized=False),
-                  AddedToken("<B>", lstrip=True, rstrip=True, normalized=True, special=True)])
+                  AddedToken("<B>", lstrip=True, rstrip=True, normalized=True)])
     return t
 
 

@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "text/tokenizer_spec.h"
+#include "text/unicode.h"
 
 namespace quern {
 namespace {
@@ -24,6 +25,13 @@ Result<T> within(const std::string& where, Result<T> result) {
   Error error = std::move(result).error();
   error.message = where + ": " + error.message;
   return error;
+}
+
+// As parse_json, whose message may quote a part of a code point: the message is valid UTF-8.
+Result<Json> parse(std::string_view text, const std::string& source) {
+  Result<Json> parsed = parse_json(text, source);
+  if (parsed) return parsed;
+  return Error{parsed.error().code, replace_invalid_utf8(parsed.error().message)};
 }
 
 class JsonReader {
@@ -213,7 +221,7 @@ Result<JsonObject> object_of(const Json& value, const std::string& source) {
 }
 
 Result<Unit> apply_config(std::string_view text, const std::string& source, TokenizerSpec& spec) {
-  const Json config = QUERN_TRY(parse_json(text, source));
+  const Json config = QUERN_TRY(parse(text, source));
   const JsonObject object = QUERN_TRY(object_of(config, source));
   if (const auto bos = QUERN_TRY(named_token(spec, object, "bos_token"))) spec.bos = bos;
   if (const auto unk = QUERN_TRY(named_token(spec, object, "unk_token"))) spec.unk = unk;
@@ -226,7 +234,7 @@ Result<Unit> apply_config(std::string_view text, const std::string& source, Toke
 Result<Unit> apply_generation_config(std::string_view text,
                                      const std::string& source,
                                      TokenizerSpec& spec) {
-  const Json config = QUERN_TRY(parse_json(text, source));
+  const Json config = QUERN_TRY(parse(text, source));
   const JsonObject object = QUERN_TRY(object_of(config, source));
   const Json* eos = object.find("eos_token_id");
   if (eos == nullptr) return Unit{};
@@ -245,7 +253,7 @@ Result<Unit> apply_generation_config(std::string_view text,
 }
 
 Result<TokenizerSpec> read_spec(std::string_view text, const std::string& source) {
-  const Json root = QUERN_TRY(parse_json(text, source));
+  const Json root = QUERN_TRY(parse(text, source));
   QUERN_TRY(object_of(root, source));
   return JsonReader(root, source).read();
 }
