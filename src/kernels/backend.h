@@ -173,7 +173,7 @@ class Backend {
 struct BackendOptions {
   std::string_view name = "cpu";  // "cpu" or "ref"
   int threads = 0;                // 0: every core that the process may use
-  std::string_view isa;           // empty: the best that CPUID reports; else one of cpu_isas()
+  std::string_view isa = {};      // empty: the best that CPUID reports; else one of cpu_isas()
 };
 
 // Errors: kInvalidArgument for an unknown name or isa (with the list of what is known),
