@@ -71,6 +71,17 @@ TEST(Json, RefusesWhatIsBrokenOrDeep) {
   EXPECT_TRUE(parse_json(std::string(kMaxJsonDepth, '[') + std::string(kMaxJsonDepth, ']'), "x"));
 }
 
+TEST(Json, MessagesAreValidUtf8WhateverTheInput) {
+  for (const std::string& text :
+       {std::string("{\"\xff\xfe"), std::string("{\"k\": \"\xe2\x82"), std::string("\xc3")}) {
+    EXPECT_NO_THROW((void)Json(parse_json(text, "x").error().message).dump());
+  }
+  std::string euros;
+  for (int i = 0; i < 60; ++i) euros += "\xe2\x82\xac";
+  const Json json = {{"k", euros}};
+  EXPECT_NO_THROW((void)Json(JsonObject(json, "x").integer("k").error().message).dump());
+}
+
 class FileTest : public testing::Test {
  protected:
   void SetUp() override { fs::create_directories(folder_); }

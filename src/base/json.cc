@@ -9,7 +9,18 @@ constexpr size_t kMaxShownValue = 80;
 
 std::string shown(const Json& value) {
   std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
-  if (text.size() > kMaxShownValue) text = text.substr(0, kMaxShownValue) + "...";
+  if (text.size() <= kMaxShownValue) return text;
+  size_t end = kMaxShownValue;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80)
+    --end;  // whole code points
+  return text.substr(0, end) + "...";
+}
+
+// The parser quotes the bytes before an error, which may be any: messages stay valid UTF-8.
+std::string ascii(std::string text) {
+  for (char& c : text) {
+    if (static_cast<unsigned char>(c) >= 0x80) c = '?';
+  }
   return text;
 }
 
@@ -31,7 +42,7 @@ class DepthCheck : public nlohmann::json_sax<Json> {
   bool end_array() override { return leave(); }
 
   bool parse_error(size_t position, const std::string&, const Json::exception& e) override {
-    error_ = fmt::format("not valid JSON at byte {}: {}", position, e.what());
+    error_ = fmt::format("not valid JSON at byte {}: {}", position, ascii(e.what()));
     return false;
   }
 
