@@ -187,12 +187,12 @@ constexpr RopeType kRopeTypes[] = {
     {"llama3", extend_llama3},   {"yarn", extend_yarn},     {"longrope", extend_longrope},
 };
 
-Result<Extend> find_type(const JsonObject& scaling) {
+Result<const RopeType*> find_type(const JsonObject& scaling) {
   const std::string old_key = QUERN_TRY(scaling.string("type", "default"));
   const std::string name = QUERN_TRY(scaling.string("rope_type", old_key));
   std::string known;
   for (const RopeType& type : kRopeTypes) {
-    if (type.name == name) return type.extend;
+    if (type.name == name) return &type;
     known += fmt::format("{}{}", known.empty() ? "" : ", ", type.name);
   }
   return Error{ErrorCode::kUnsupported,
@@ -217,7 +217,7 @@ Result<JsonObject> scaling_object(const JsonObject& config) {
 
 Result<RopeConfig> read_rope(const JsonObject& config, int head_dim, int64_t max_positions) {
   const JsonObject scaling = QUERN_TRY(scaling_object(config));
-  const Extend extend = QUERN_TRY(find_type(scaling));
+  const RopeType* type = QUERN_TRY(find_type(scaling));
   Plain plain;
   plain.head_dim = head_dim;
   plain.max_positions = max_positions;
@@ -234,7 +234,7 @@ Result<RopeConfig> read_rope(const JsonObject& config, int head_dim, int64_t max
   for (int i = 0; i < head_dim / 2; ++i) {
     plain.frequencies.push_back(std::pow(plain.theta, -2.0 * i / head_dim));
   }
-  return extend(scaling, plain);
+  return type->extend(scaling, plain);
 }
 
 }  // namespace quern
