@@ -207,6 +207,11 @@ std::vector<Broken> broken_compressed_tensors() {
          c.tensors[kUp + ".weight"] = EditTensor::zeros(DType::kU8, {96, 64});
        },
        kUp + ": weight is not of type I8"},
+      {"BytesOfNoColumns", golden,
+       [](auto& c) {
+         c.tensors[kUp + ".weight"] = EditTensor::zeros(DType::kI8, {96, 0});
+       },
+       kUp + ": weight is empty"},
       {"CodesBeyondTheirBits", golden,
        [](auto& c) {
          Json& groups = c.config["quantization_config"]["config_groups"];

@@ -206,6 +206,7 @@ class CompressedTensorsScheme final : public QuantizationScheme {
       if (parts.codes->dtype != DType::kI8) return broken(module, "weight is not of type I8");
       parts.outputs = parts.codes->shape[0];
       parts.inputs = parts.codes->shape[1];
+      if (parts.codes->bytes.empty()) return broken(module, "weight is empty");
     }
     const int64_t size = parts.group->group_size;
     if (size < 0 || parts.inputs % size == 0) return Unit{};
