@@ -33,7 +33,9 @@ RoundedScales round_scales(std::span<const float> scales) {
   }
   rounded.halves.reserve(scales.size());
   for (const float scale : scales) {
-    const uint16_t half = f32_to_f16(std::ldexp(scale, -rounded.exponent));
+    uint16_t half = f32_to_f16(std::ldexp(scale, -rounded.exponent));
+    // Within 2^-12 of the largest float32, rounding up would leave its range.
+    if (!std::isfinite(std::ldexp(f16_to_f32(half), rounded.exponent))) --half;
     rounded.halves.push_back(half);
     const double value = std::ldexp(static_cast<double>(f16_to_f32(half)), rounded.exponent);
     if (value == static_cast<double>(scale)) continue;

@@ -385,7 +385,11 @@ int64_t panels_per_chunk(const CpuWeight& weight, int threads) {
   const int64_t panel = std::max<int64_t>(1, bytes / std::max<int64_t>(1, weight.panels()));
   const int64_t target =
       std::clamp(bytes / (threads * kChunksPerThread), kMinChunkBytes, kMaxChunkBytes);
-  return std::max<int64_t>(4, target / panel / 4 * 4);
+  const auto segments = weight.segments();
+  const bool dense = std::any_of(segments.begin(), segments.end(),
+                                 [](const Segment& segment) { return segment.group_size == 0; });
+  const int64_t together = dense ? 4 : 1;  // dense kernels take four panels at once
+  return std::max(together, target / panel / together * together);
 }
 
 }  // namespace
