@@ -23,7 +23,7 @@ constexpr int64_t kChunksPerThread = 8;                // leave a slow core less
 constexpr int64_t kActivationsPerChunk = int64_t{32} << 10;
 constexpr int64_t kDenseDepth = 512;  // 64 rows x 512 x 4 bytes = 128 KB of L2
 
-constexpr int64_t kMinStripTokens = 48;  // fewer do not repay the unpacking
+constexpr int64_t kMinStripTokens = 64;  // fewer do not repay the unpacking
 constexpr int64_t kStripDepth = 6144;    // x 64 rows = 384 KB of L2
 constexpr int64_t kStripJobTokens = 96;  // unpacking again for each job stays below a tenth
 constexpr int64_t kStripJobsPerThread = 4;

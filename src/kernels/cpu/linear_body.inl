@@ -4,7 +4,7 @@
 //   Short           what nibble products are summed in before they are widened
 //   f_*, i_*, b_*   operations on them, as named
 //   kChains         independent sums for a single row, to hide the latency of a product; above 2,
-//                   two to four rows have two each
+//                   two to six rows have two each
 //   kDenseTiles     registers of sums of a dense kernel; kGroupedColumns: rows of a grouped one
 
 // Sums of one group: codes of `kUnit` columns times M rows of activations.
@@ -73,7 +73,7 @@ inline void apply_group(F (&y)[M],
 
 template <WeightFormat kFormat, GroupOffset kOffset, int kUnit, int M>
 void grouped_tile(const GroupedTile& t) {
-  constexpr int kSums = M == 1 ? kChains : M <= 4 && kChains > 2 ? 2 : 1;
+  constexpr int kSums = M == 1 ? kChains : M <= 6 && kChains > 2 ? 2 : 1;
   constexpr int kUnitBytes = kUnit * kPanelRows / (kFormat == WeightFormat::kInt4 ? 2 : 1);
   constexpr int kRecordBytes = kOffset == GroupOffset::kZeroPoint ? 48 : 64;
   F y[M];
