@@ -33,6 +33,7 @@ inline constexpr std::array kSmallCases = {
     LinearCase{"int4 g128", 65, 256, WeightFormat::kInt4, 128},
     LinearCase{"int4 g128 minimum", 80, 384, WeightFormat::kInt4, 128, GroupOffset::kMinimum},
     LinearCase{"int4 whole row", 33, 576, WeightFormat::kInt4, 576},
+    LinearCase{"int4 g128, two slices", 70, 6272, WeightFormat::kInt4, 128},
     LinearCase{"int8 g16", 65, 48, WeightFormat::kInt8, 16},
     LinearCase{"int8 g32", 50, 96, WeightFormat::kInt8, 32},
     LinearCase{"int8 g32 minimum", 64, 160, WeightFormat::kInt8, 32, GroupOffset::kMinimum},

@@ -104,6 +104,24 @@ TEST(Linear, ARowDoesNotDependOnBatchOrThreads) {
   }
 }
 
+// More rows than one worker takes at a time, on few strips of weights.
+TEST(Linear, SplitsManyRowsAmongWorkers) {
+  const LinearCase gate{"", 70, 96, WeightFormat::kInt4, 32, GroupOffset::kMinimum};
+  const LinearCase up{"", 21, 96, WeightFormat::kBF16};
+  const Weight weights[] = {random_weight(gate, 1), random_weight(up, 2)};
+  const Weight* parts[] = {&weights[0], &weights[1]};
+  const FloatMatrix x = random_matrix(401, 96, 5);
+  const auto ref = make("ref", 2);
+  const FloatMatrix expected = run_linear(*ref, *ref->pack(parts, {}, Precision::kFast), x);
+  for (const std::string_view isa : supported_isas()) {
+    for (const int threads : {1, 3}) {
+      const auto cpu = make("cpu", threads, isa);
+      const auto packed = cpu->pack(parts, {}, Precision::kFast);
+      EXPECT_EQ(first_difference(run_linear(*cpu, *packed, x), expected), -1) << isa;
+    }
+  }
+}
+
 TEST(Linear, JoinsPartsOfDifferentFormats) {
   const LinearCase gate{"", 37, 96, WeightFormat::kInt4, 32, GroupOffset::kMinimum};
   const LinearCase up{"", 50, 96, WeightFormat::kInt8, 16};
