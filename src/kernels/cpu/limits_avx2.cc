@@ -1,3 +1,4 @@
+#if defined(__x86_64__)
 #include <immintrin.h>
 
 #include "kernels/cpu/limit_ops.h"
@@ -49,3 +50,4 @@ const LimitOps kLimitsAvx2 = kOps;
 }  // namespace quern::cpu
 
 QUERN_TARGET_END
+#endif

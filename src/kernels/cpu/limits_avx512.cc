@@ -1,3 +1,9 @@
+#if defined(__x86_64__)
+#if !defined(__clang__)
+// GCC 12 takes the undefined operands of its own intrinsics for mistakes.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
 
 #include "kernels/cpu/limit_ops.h"
@@ -67,3 +73,4 @@ const LimitOps kLimitsAvx512Vnni = vnni::kOps;
 }  // namespace quern::cpu
 
 QUERN_TARGET_END
+#endif

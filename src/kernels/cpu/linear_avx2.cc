@@ -1,3 +1,4 @@
+#if defined(__x86_64__)
 #include <bit>
 #include <cstring>
 
@@ -179,3 +180,4 @@ const LinearOps kLinearAvx2 = kBaseOps;
 }  // namespace quern::cpu
 
 QUERN_TARGET_END
+#endif

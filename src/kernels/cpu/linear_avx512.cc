@@ -1,3 +1,9 @@
+#if defined(__x86_64__)
+#if !defined(__clang__)
+// GCC 12 takes the undefined operands of its own intrinsics for mistakes.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <bit>
 #include <cstring>
 
@@ -54,3 +60,4 @@ const LinearOps kLinearAvx512 = kBaseOps;
 }  // namespace quern::cpu
 
 QUERN_TARGET_END
+#endif

@@ -1,3 +1,9 @@
+#if defined(__x86_64__)
+#if !defined(__clang__)
+// GCC 12 takes the undefined operands of its own intrinsics for mistakes.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <bit>
 #include <cstring>
 
@@ -60,3 +66,4 @@ const LinearOps kLinearAvx512Vnni = kOps;
 }  // namespace quern::cpu
 
 QUERN_TARGET_END
+#endif
