@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "kernels/dense.h"
+#include "quant/lanes.h"
 
 namespace quern {
 namespace {
@@ -31,6 +32,11 @@ struct Search {
   std::vector<double> cost;
 };
 
+QUERN_CLONES
+void rounding_errors(float* out, const float* w, GroupGrid grid, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) out[i] = nearest(w[i], grid) - w[i];
+}
+
 // Tries candidate(row) for every row and keeps it where it is better.
 template <typename CandidateOf>
 void attempt(Search& search, CandidateOf&& candidate_of) {
@@ -45,16 +51,13 @@ void attempt(Search& search, CandidateOf&& candidate_of) {
   search.pool.for_each_chunk(rows, kRowsPerChunk, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       const GroupGrid grid = grid_of(row, candidate_of(row));
-      const float* w = search.w.f32_row(row);
-      float* out = errors.f32_row(row);
-      for (int64_t i = 0; i < n; ++i) out[i] = nearest(w[i], grid) - w[i];
+      rounding_errors(errors.f32_row(row), search.w.f32_row(row), grid, n);
     }
   });
   gemm_f32(search.pool, products, errors, search.gram, {});
   search.pool.for_each_chunk(rows, kRowsPerChunk, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
-      float sum = 0;
-      for (int64_t i = 0; i < n; ++i) sum += errors.f32_row(row)[i] * products.f32_row(row)[i];
+      const float sum = dot(errors.f32_row(row), products.f32_row(row), n);
       const auto index = static_cast<size_t>(row);
       if (static_cast<double>(sum) >= search.cost[index]) continue;
       search.cost[index] = static_cast<double>(sum);

@@ -314,9 +314,9 @@ Result<ExportReport> export_checkpoint(const ExportJob& job) {
   for (const DenseTable& table : contents.tables)
     QUERN_TRY(write_table(writer, table, job.checkpoint));
   for (const SafetensorsEntry* entry : contents.passed) writer.write(entry->name, entry->bytes);
-  writer.finish();
   ExportReport report;
   report.file_bytes = writer.total_bytes();
+  writer.finish();
   for (const SafetensorsPlan& tensor : plan) {
     uint64_t bytes = static_cast<uint64_t>(dtype_bytes(tensor.dtype));
     for (const int64_t dim : tensor.shape) bytes *= static_cast<uint64_t>(dim);

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "kernels/dense.h"
 #include "quant/factor.h"
+#include "quant/lanes.h"
 #include "quant/objective.h"
 
 namespace quern {
@@ -15,69 +16,172 @@ namespace {
 
 constexpr int64_t kRowsPerChunk = 8;
 constexpr int kMaxGroup = 128;
+constexpr int kScaleSweeps = 2;
 
 // Shares of a group's range that are tried, both ends alike and then each alone.
-constexpr std::array<float, 10> kShares = {1.0f, 0.96f, 0.92f, 0.88f, 0.84f,
-                                           0.8f, 0.75f, 0.7f,  0.64f, 0.58f};
-constexpr std::array<float, 4> kEndChanges = {-0.08f, -0.04f, 0.04f, 0.08f};
+constexpr std::array<float, 8> kShares = {1.0f, 0.95f, 0.9f, 0.85f, 0.8f, 0.74f, 0.68f, 0.6f};
+constexpr std::array<float, 2> kEndChanges = {-0.06f, 0.06f};
+constexpr float kLargestShare = 1.05f;
 
-// One group of one row while it is rounded.
-struct GroupStep {
+constexpr int kLanes = 16;  // rows that go through a group side by side: one zmm, two ymm
+
+using Lanes = std::array<float, kLanes>;
+
+// The codes of one group of kLanes rows on their way: column by column, a lane for each row.
+struct GroupLanes {
   int size = 0;
-  const float* w = nullptr;  // [size], as wanted
-  // What the columns before this group ask of each column, times the factor's diagonal.
-  const float* asked = nullptr;
-  Tensor factor;  // [size, size], the group's diagonal block
+  std::array<Lanes, kMaxGroup> w;      // as wanted
+  std::array<Lanes, kMaxGroup> asked;  // what the columns before this group ask, see feed_through()
+  std::array<Lanes, kMaxGroup> codes;
+  std::array<Lanes, kMaxGroup> errors;  // w - rounded
+  Tensor factor;                        // [size, size], the group's diagonal block
 };
 
-// Rounds the group on `grid`; codes[size] and errors[size] = w - rounded. Returns the loss that the
-// columns behind cannot take back.
-double feed_through(const GroupStep& step, GroupGrid grid, float* codes, float* errors) {
-  std::array<float, kMaxGroup> asked;
-  std::copy_n(step.asked, step.size, asked.data());
-  double loss = 0;
-  for (int i = 0; i < step.size; ++i) {
-    const float* factor = step.factor.f32_row(i);
-    const float target = step.w[i] + asked[static_cast<size_t>(i)] / factor[i];
-    codes[i] = encode(target, grid);
-    const float rounded = decode(codes[i], grid);
-    const float left = (target - rounded) * factor[i];
-    loss += static_cast<double>(left) * static_cast<double>(left);
-    errors[i] = step.w[i] - rounded;
-    for (int k = i + 1; k < step.size; ++k) asked[static_cast<size_t>(k)] += errors[i] * factor[k];
+// Grids and what they cost, a lane for each row.
+struct GridLanes {
+  Lanes scale{};
+  Lanes zero{};
+  Lanes loss{};
+};
+
+// Rounds the group on the given grids: fills codes and errors, and the loss that the columns behind
+// cannot take back. A column's target is its weight plus what the errors so far ask of it, over the
+// factor's diagonal.
+QUERN_CLONES
+void feed_through(GroupLanes& group, GridLanes& grid) {
+  std::array<Lanes, kMaxGroup> asked;
+  for (int i = 0; i < group.size; ++i)
+    asked[static_cast<size_t>(i)] = group.asked[static_cast<size_t>(i)];
+  grid.loss = Lanes{};
+  for (int i = 0; i < group.size; ++i) {
+    const auto at = static_cast<size_t>(i);
+    const float* factor = group.factor.f32_row(i);
+    const float diagonal = factor[i];
+    const float inverse = 1.0f / diagonal;
+    float* error = group.errors[at].data();
+    for (size_t r = 0; r < kLanes; ++r) {
+      const float target = group.w[at][r] + asked[at][r] * inverse;
+      const float code = encode(target, {grid.scale[r], grid.zero[r]});
+      const float rounded = grid.scale[r] * (code - grid.zero[r]);
+      const float left = (target - rounded) * diagonal;
+      grid.loss[r] += left * left;
+      group.codes[at][r] = code;
+      error[r] = group.w[at][r] - rounded;
+    }
+    for (int k = i + 1; k < group.size; ++k) {
+      float* next = asked[static_cast<size_t>(k)].data();
+      const float weight = factor[k];
+      for (size_t r = 0; r < kLanes; ++r) next[r] += error[r] * weight;
+    }
   }
-  return loss;
 }
 
-// The best grid for the group and, in codes and errors, what it gives.
-GroupGrid search_grid(const GroupStep& step, float* codes, float* errors) {
-  std::array<float, kMaxGroup> target;
-  for (int i = 0; i < step.size; ++i)
-    target[static_cast<size_t>(i)] = step.w[i] + step.asked[i] / step.factor.f32_row(i)[i];
-  const Range range = range_of(target.data(), step.size);
-  std::array<float, kMaxGroup> try_codes;
-  std::array<float, kMaxGroup> try_errors;
-  GroupGrid best;
-  double best_loss = INFINITY;
-  float best_low = 1.0f;
-  float best_high = 1.0f;
-  const auto attempt = [&](float low, float high) {
-    const GroupGrid grid = fit_grid(range.low * low, range.high * high);
-    const double loss = feed_through(step, grid, try_codes.data(), try_errors.data());
-    if (loss >= best_loss) return;
-    best_loss = loss;
-    best = grid;
-    best_low = low;
-    best_high = high;
-    std::copy_n(try_codes.data(), step.size, codes);
-    std::copy_n(try_errors.data(), step.size, errors);
-  };
-  for (const float share : kShares) attempt(share, share);
-  const float common = best_low;
-  for (const float change : kEndChanges) attempt(std::min(common + change, 1.05f), best_high);
-  const float low = best_low;
-  for (const float change : kEndChanges) attempt(low, std::min(common + change, 1.05f));
-  return best;
+// The search for the best grids of one group.
+class GridSearch {
+ public:
+  explicit GridSearch(GroupLanes& group) : group_(group) {
+    for (size_t r = 0; r < kLanes; ++r) ranges_[r] = target_range(r);
+    best_.loss.fill(INFINITY);
+  }
+
+  // Leaves the codes and errors of the best grids in the group.
+  GridLanes run() {
+    for (const float share : kShares) {
+      low_.fill(share);
+      high_.fill(share);
+      attempt();
+    }
+    for (const float change : kEndChanges) {
+      for (size_t r = 0; r < kLanes; ++r) {
+        low_[r] = std::min(best_low_[r] + change, kLargestShare);
+        high_[r] = best_high_[r];
+      }
+      attempt();
+    }
+    for (const float change : kEndChanges) {
+      for (size_t r = 0; r < kLanes; ++r) {
+        low_[r] = best_low_[r];
+        high_[r] = std::min(best_high_[r] + change, kLargestShare);
+      }
+      attempt();
+    }
+    feed_through(group_, best_);
+    return best_;
+  }
+
+ private:
+  Range target_range(size_t r) const {
+    Range range{INFINITY, -INFINITY};
+    for (int i = 0; i < group_.size; ++i) {
+      const auto at = static_cast<size_t>(i);
+      const float target = group_.w[at][r] + group_.asked[at][r] / group_.factor.f32_row(i)[i];
+      range.low = std::min(range.low, target);
+      range.high = std::max(range.high, target);
+    }
+    return range;
+  }
+
+  void attempt() {
+    GridLanes grid;
+    for (size_t r = 0; r < kLanes; ++r) {
+      const GroupGrid g = fit_grid(ranges_[r].low * low_[r], ranges_[r].high * high_[r]);
+      grid.scale[r] = g.scale;
+      grid.zero[r] = g.zero;
+    }
+    feed_through(group_, grid);
+    for (size_t r = 0; r < kLanes; ++r) {
+      if (!(grid.loss[r] < best_.loss[r])) continue;
+      best_.loss[r] = grid.loss[r];
+      best_.scale[r] = grid.scale[r];
+      best_.zero[r] = grid.zero[r];
+      best_low_[r] = low_[r];
+      best_high_[r] = high_[r];
+    }
+  }
+
+  GroupLanes& group_;
+  std::array<Range, kLanes> ranges_;
+  GridLanes best_;
+  Lanes low_{}, high_{}, best_low_{}, best_high_{};
+};
+
+// One group of all rows: what goes in and where results go.
+struct GroupJob {
+  int64_t group = 0;
+  Tensor w;       // [rows, n]
+  Tensor asked;   // [rows, group_size]
+  Tensor errors;  // [rows, n]
+  Tensor factor;  // [group_size, group_size]
+  GroupedWeight& out;
+};
+
+// Rows [begin, begin + kLanes) of a group; lanes beyond the last row repeat it.
+void round_group(const GroupJob& job, int64_t begin) {
+  const int64_t rows = std::min<int64_t>(kLanes, job.w.rows() - begin);
+  const int64_t at = job.group * job.out.group_size;
+  GroupLanes lanes;
+  lanes.size = job.out.group_size;
+  lanes.factor = job.factor;
+  for (size_t r = 0; r < kLanes; ++r) {
+    const int64_t row = begin + std::min<int64_t>(static_cast<int64_t>(r), rows - 1);
+    const float* w = job.w.f32_row(row) + at;
+    const float* asked = job.asked.f32_row(row);
+    for (int i = 0; i < lanes.size; ++i) {
+      lanes.w[static_cast<size_t>(i)][r] = w[i];
+      lanes.asked[static_cast<size_t>(i)][r] = asked[i];
+    }
+  }
+  const GridLanes best = GridSearch(lanes).run();
+  for (int64_t row = 0; row < rows; ++row) {
+    const auto r = static_cast<size_t>(row);
+    set_grid(job.out, begin + row, job.group, {best.scale[r], best.zero[r]});
+    uint8_t* codes = job.out.codes.data() + (begin + row) * job.out.columns + at;
+    float* errors = job.errors.f32_row(begin + row) + at;
+    for (int i = 0; i < lanes.size; ++i) {
+      codes[i] = static_cast<uint8_t>(lanes.codes[static_cast<size_t>(i)][r]);
+      errors[i] = lanes.errors[static_cast<size_t>(i)][r];
+    }
+  }
 }
 
 // One row's part of refine(): `slope` is (v - w) gram, kept up to date.
@@ -88,8 +192,7 @@ struct RowRefiner {
   const FloatMatrix& gram;
 
   void add_to_slope(int64_t column, float change) const {
-    const float* h = gram.row(column);
-    for (int64_t k = 0; k < gram.columns(); ++k) slope[k] += change * h[k];
+    add_scaled(slope, change, gram.row(column), gram.columns());
   }
 
   // Moves each code to where its own column costs least. Returns the number of codes moved.
@@ -113,38 +216,36 @@ struct RowRefiner {
   // Puts each group's scale where the row costs least. Returns the number of scales moved.
   int64_t move_scales() const {
     int64_t moved = 0;
-    std::array<float, kMaxGroup> steps;
-    const int size = weight.group_size;
-    for (int64_t g = 0; g < weight.groups(); ++g) {
-      const GroupGrid grid = grid_at(weight, row, g);
-      const int64_t at = g * size;
-      const uint8_t* codes = weight.codes.data() + row * weight.columns + at;
-      double slope_sum = 0;
-      for (int i = 0; i < size; ++i) {
-        steps[static_cast<size_t>(i)] = static_cast<float>(codes[i]) - grid.zero;
-        slope_sum += static_cast<double>(steps[static_cast<size_t>(i)] * slope[at + i]);
-      }
-      double curvature = 0;
-      for (int i = 0; i < size; ++i) {
-        const float* h = gram.row(at + i) + at;
-        float sum = 0;
-        for (int k = 0; k < size; ++k) sum += h[k] * steps[static_cast<size_t>(k)];
-        curvature += static_cast<double>(steps[static_cast<size_t>(i)] * sum);
-      }
-      if (!(curvature > 0)) continue;
-      const float wanted = grid.scale - static_cast<float>(slope_sum / curvature);
-      if (!(wanted > 0.5f * grid.scale)) continue;
-      const float scale = fit_grid(0.0f, wanted * kMaxCode).scale;
-      const double change = static_cast<double>(scale) - static_cast<double>(grid.scale);
-      if (!(2 * change * slope_sum + change * change * curvature < 0)) continue;
-      set_grid(weight, row, g, {.scale = scale, .zero = grid.zero});
-      for (int i = 0; i < size; ++i) {
-        if (steps[static_cast<size_t>(i)] == 0.0f) continue;
-        add_to_slope(at + i, static_cast<float>(change) * steps[static_cast<size_t>(i)]);
-      }
-      ++moved;
-    }
+    for (int64_t g = 0; g < weight.groups(); ++g) moved += move_scale(g) ? 1 : 0;
     return moved;
+  }
+
+  bool move_scale(int64_t g) const {
+    const int size = weight.group_size;
+    const GroupGrid grid = grid_at(weight, row, g);
+    const int64_t at = g * size;
+    const uint8_t* codes = weight.codes.data() + row * weight.columns + at;
+    std::array<float, kMaxGroup> steps{};
+    std::array<float, kMaxGroup> product{};  // the group's block of gram times the steps
+    for (int i = 0; i < size; ++i) {
+      const float step = static_cast<float>(codes[i]) - grid.zero;
+      steps[static_cast<size_t>(i)] = step;
+      if (step != 0.0f) add_scaled(product.data(), step, gram.row(at + i) + at, size);
+    }
+    const auto pull = static_cast<double>(dot(steps.data(), slope + at, size));
+    const auto curvature = static_cast<double>(dot(steps.data(), product.data(), size));
+    if (!(curvature > 0)) return false;
+    const float wanted = grid.scale - static_cast<float>(pull / curvature);
+    if (!(wanted > 0.5f * grid.scale && wanted < 2.0f * grid.scale)) return false;
+    const float scale = fit_grid(0.0f, wanted * kMaxCode).scale;
+    const double change = static_cast<double>(scale) - static_cast<double>(grid.scale);
+    if (!(2 * change * pull + change * change * curvature < 0)) return false;
+    set_grid(weight, row, g, {.scale = scale, .zero = grid.zero});
+    for (int i = 0; i < size; ++i) {
+      const float step = steps[static_cast<size_t>(i)];
+      if (step != 0.0f) add_to_slope(at + i, static_cast<float>(change) * step);
+    }
+    return true;
   }
 };
 
@@ -218,16 +319,9 @@ GroupedWeight round_with_feedback(ThreadPool& pool,
     }
     const Tensor diagonal =
         ordered.factor.tensor().slice_rows(at, group_size).slice_columns(at, group_size);
-    pool.for_each_chunk(w.rows(), kRowsPerChunk, [&](int64_t begin, int64_t end, int) {
-      std::array<float, kMaxGroup> codes;
-      for (int64_t row = begin; row < end; ++row) {
-        const GroupStep step{group_size, w.f32_row(row) + at, asked.row(row), diagonal};
-        const GroupGrid grid = search_grid(step, codes.data(), errors.row(row) + at);
-        set_grid(out, row, g, grid);
-        uint8_t* to = out.codes.data() + row * n + at;
-        for (int i = 0; i < group_size; ++i)
-          to[i] = static_cast<uint8_t>(codes[static_cast<size_t>(i)]);
-      }
+    const GroupJob job{g, w, asked.tensor(), errors.tensor(), diagonal, out};
+    pool.for_each_chunk((w.rows() + kLanes - 1) / kLanes, 1, [&](int64_t first, int64_t end, int) {
+      for (int64_t block = first; block < end; ++block) round_group(job, block * kLanes);
     });
   }
   return out;
@@ -249,9 +343,9 @@ void refine(
       for (int64_t i = first; i < end; ++i) {
         const RowRefiner row{weight, begin + i, slopes.row(i), ordered.gram};
         for (int sweep = 0; sweep < sweeps; ++sweep) {
-          const int64_t codes = row.move_codes();
-          const int64_t scales = row.move_scales();
-          if (codes + scales == 0) break;
+          // Scales settle sooner than codes do, and cost as much as all of a row's codes.
+          const int64_t scales = sweep < kScaleSweeps ? row.move_scales() : 0;
+          if (row.move_codes() + scales == 0) break;
         }
       }
     });

@@ -3,16 +3,17 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <vector>
 
 #include "base/check.h"
 #include "kernels/dense.h"
+#include "quant/lanes.h"
 #include "quant/objective.h"
 #include "quant/rounding.h"
 
 namespace quern {
 namespace {
 
-constexpr int64_t kBlockRows = 512;
 constexpr int kMaxGroup = 128;
 
 struct Row {
@@ -36,21 +37,79 @@ bool revert_group(const Row& r, int64_t g) {
     change[static_cast<size_t>(i)] =
         nearest(r.w[at + i], plain) - decode(static_cast<float>(codes[i]), now);
   }
-  double difference = 0;
-  for (int i = 0; i < size; ++i) {
-    const float* h = r.gram.f32_row(at + i) + at;
-    float sum = 2.0f * r.slope[at + i];
-    for (int k = 0; k < size; ++k) sum += h[k] * change[static_cast<size_t>(k)];
-    difference += static_cast<double>(change[static_cast<size_t>(i)] * sum);
+  std::array<float, kMaxGroup> product{};  // the group's block of gram times the change, and twice
+  for (int i = 0; i < size; ++i) {         // the slope
+    add_scaled(product.data(), change[static_cast<size_t>(i)], r.gram.f32_row(at + i) + at, size);
   }
-  if (difference >= 0) return false;
+  add_scaled(product.data(), 2.0f, r.slope + at, size);
+  const float difference = dot(change.data(), product.data(), size);
+  if (!(difference < 0)) return false;
   encode_group(r.weight, r.row, g, r.w + at, plain);
   for (int i = 0; i < size; ++i) {
-    const float* h = r.gram.f32_row(at + i);
-    for (int64_t k = 0; k < r.weight.columns; ++k)
-      r.slope[k] += change[static_cast<size_t>(i)] * h[k];
+    add_scaled(r.slope, change[static_cast<size_t>(i)], r.gram.f32_row(at + i), r.weight.columns);
   }
   return true;
+}
+
+// d gram d - 2 d pull = d . (slope - pull), with the slope d gram - pull.
+double row_cost(const float* d, const float* slope, const float* pull, int64_t n) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const float both = pull == nullptr ? slope[i] : slope[i] - pull[i];
+    sum += static_cast<double>(d[i]) * static_cast<double>(both);
+  }
+  return sum;
+}
+
+// Errors of some rows of a rounded matrix, and the slopes of their costs.
+struct RowBlock {
+  FloatMatrix errors;
+  FloatMatrix slopes;
+};
+
+// What rows are judged by.
+struct HeldOut {
+  Tensor w;
+  Tensor gram;
+  const Tensor* pull;
+};
+
+void fill(ThreadPool& pool, RowBlock& block, const GroupedWeight& weight, const HeldOut& s) {
+  dequantize(pool, weight, block.errors.tensor());
+  subtract(pool, block.errors.tensor(), s.w);
+  gemm_f32(pool, block.slopes.tensor(), block.errors.tensor(), s.gram, {});
+  if (s.pull != nullptr) subtract(pool, block.slopes.tensor(), *s.pull);
+}
+
+struct Judgement {
+  GroupedWeight& weight;
+  const GroupedWeight& plain;
+  const HeldOut& held_out;
+  const RowBlock& chosen;
+  const RowBlock& rounded;
+};
+
+// Everything at once for row `row`: returns the number of groups that went back.
+int64_t judge_row(const Judgement& j, int64_t row) {
+  GroupedWeight& weight = j.weight;
+  const HeldOut& s = j.held_out;
+  const int64_t n = weight.columns;
+  const float* pull = s.pull == nullptr ? nullptr : s.pull->f32_row(row);
+  const double cost = row_cost(j.chosen.errors.row(row), j.chosen.slopes.row(row), pull, n);
+  const double limit = row_cost(j.rounded.errors.row(row), j.rounded.slopes.row(row), pull, n);
+  if (cost <= limit) return 0;
+  const Row r{weight, row, s.w.f32_row(row), j.chosen.slopes.row(row), s.gram};
+  int64_t reverted = 0;
+  for (int64_t g = 0; g < weight.groups(); ++g) reverted += revert_group(r, g) ? 1 : 0;
+  std::vector<float> d(static_cast<size_t>(n));
+  widen_row(weight, row, d.data());
+  for (size_t i = 0; i < d.size(); ++i) d[i] -= s.w.f32_row(row)[i];
+  if (row_cost(d.data(), j.chosen.slopes.row(row), pull, n) <= limit) return reverted;
+  for (int64_t g = 0; g < weight.groups(); ++g) {
+    const GroupGrid grid = grid_at(j.plain, row, g);
+    encode_group(weight, row, g, s.w.f32_row(row) + g * weight.group_size, grid);
+  }
+  return weight.groups();
 }
 
 }  // namespace
@@ -58,24 +117,19 @@ bool revert_group(const Row& r, int64_t g) {
 int64_t revert_worse_groups(
     ThreadPool& pool, GroupedWeight& weight, Tensor w, Tensor gram, const Tensor* pull) {
   QUERN_CHECK(weight.group_size <= kMaxGroup);
-  const int64_t block = std::min(kBlockRows, weight.rows);
-  FloatMatrix errors(weight.rows, weight.columns);
-  dequantize(pool, weight, errors.tensor());
-  subtract(pool, errors.tensor(), w);
-  FloatMatrix slopes(block, weight.columns);
+  const HeldOut s{w, gram, pull};
+  const GroupedWeight plain = round_to_nearest(pool, w, weight.group_size);
+  RowBlock chosen{FloatMatrix(weight.rows, weight.columns),
+                  FloatMatrix(weight.rows, weight.columns)};
+  RowBlock rounded{FloatMatrix(weight.rows, weight.columns),
+                   FloatMatrix(weight.rows, weight.columns)};
+  fill(pool, chosen, weight, s);
+  fill(pool, rounded, plain, s);
+  const Judgement judgement{weight, plain, s, chosen, rounded};
   std::atomic<int64_t> reverted{0};
-  for (int64_t begin = 0; begin < weight.rows; begin += block) {
-    const int64_t count = std::min(block, weight.rows - begin);
-    const Tensor part = slopes.tensor().slice_rows(0, count);
-    gemm_f32(pool, part, errors.tensor().slice_rows(begin, count), gram, {});
-    if (pull != nullptr) subtract(pool, part, pull->slice_rows(begin, count));
-    pool.for_each_chunk(count, 1, [&](int64_t first, int64_t end, int) {
-      for (int64_t i = first; i < end; ++i) {
-        const Row row{weight, begin + i, w.f32_row(begin + i), slopes.row(i), gram};
-        for (int64_t g = 0; g < weight.groups(); ++g) reverted += revert_group(row, g) ? 1 : 0;
-      }
-    });
-  }
+  pool.for_each_chunk(weight.rows, 1, [&](int64_t first, int64_t end, int) {
+    for (int64_t row = first; row < end; ++row) reverted += judge_row(judgement, row);
+  });
   return reverted;
 }
 

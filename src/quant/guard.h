@@ -1,4 +1,4 @@
-// The promise that no group ends worse than round to nearest, kept on tokens that chose nothing.
+// The promise that nothing ends worse than round to nearest, kept on tokens that chose nothing.
 #pragma once
 
 #include <cstdint>
@@ -9,9 +9,11 @@
 
 namespace quern {
 
-// Judges every group of `weight` on held-out statistics: where its plain rounding, all else in the
-// row left as it is, would cost the row less, the group takes it. w: [rows, n], what was rounded;
-// gram and pull as in objective.h, of held-out tokens. Returns the number of groups that went back.
+// Judges every row of `weight` on held-out statistics. The groups of a row answer for each other's
+// errors, so a row is the least that can be judged: where it costs more than the row rounded
+// plainly, its groups take their plain rounding one after the other as far as each lowers the cost,
+// and all of them when that is not enough. w: [rows, n], what was rounded; gram and pull as in
+// objective.h, of held-out tokens. Returns the number of groups that went back.
 int64_t revert_worse_groups(
     ThreadPool& pool, GroupedWeight& weight, Tensor w, Tensor gram, const Tensor* pull);
 

@@ -1,9 +1,11 @@
 #include "quant/scale_search.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "base/check.h"
+#include "quant/lanes.h"
 #include "quant/objective.h"
 #include "quant/rounding.h"
 
@@ -11,6 +13,7 @@ namespace quern {
 namespace {
 
 constexpr int kGrid = 20;
+constexpr int kMaxGroup = 128;
 constexpr int64_t kSampledRows = 256;  // of each matrix: the cost of a row is the cost of a matmul
 constexpr float kLeastScale = 1e-4f;
 constexpr int64_t kRowsPerChunk = 16;
@@ -87,22 +90,24 @@ std::vector<float> candidate(const std::vector<float>& x, const std::vector<floa
   return s;
 }
 
-// errors = Q(w * s) / s - w, row by row.
+// errors = Q(w * s) / s - w for one group.
+QUERN_CLONES
+void group_errors(float* errors, const float* w, const float* s, int count) {
+  std::array<float, kMaxGroup> scaled;
+  for (int i = 0; i < count; ++i) scaled[static_cast<size_t>(i)] = w[i] * s[i];
+  const Range range = range_of(scaled.data(), count);
+  const GroupGrid grid = fit_grid(range.low, range.high);
+  for (int i = 0; i < count; ++i)
+    errors[i] = nearest(scaled[static_cast<size_t>(i)], grid) / s[i] - w[i];
+}
+
 void rounding_errors(
     ThreadPool& pool, Tensor errors, Tensor w, const std::vector<float>& s, int group_size) {
+  QUERN_CHECK(group_size <= kMaxGroup);
   pool.for_each_chunk(w.rows(), kRowsPerChunk, [&](int64_t begin, int64_t end, int) {
-    std::vector<float> scaled(static_cast<size_t>(group_size));
     for (int64_t row = begin; row < end; ++row) {
-      for (int64_t at = 0; at < w.shape[1]; at += group_size) {
-        const float* values = w.f32_row(row) + at;
-        const float* scales = s.data() + at;
-        float* out = errors.f32_row(row) + at;
-        for (int i = 0; i < group_size; ++i) scaled[static_cast<size_t>(i)] = values[i] * scales[i];
-        const Range range = range_of(scaled.data(), group_size);
-        const GroupGrid grid = fit_grid(range.low, range.high);
-        for (int i = 0; i < group_size; ++i)
-          out[i] = nearest(scaled[static_cast<size_t>(i)], grid) / scales[i] - values[i];
-      }
+      for (int64_t at = 0; at < w.shape[1]; at += group_size)
+        group_errors(errors.f32_row(row) + at, w.f32_row(row) + at, s.data() + at, group_size);
     }
   });
 }
