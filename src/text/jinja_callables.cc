@@ -4,8 +4,9 @@
 
 namespace quern::jinja {
 
-const Binding* Scope::find(NameId name) const {
+const Binding* Scope::find(NameId name, int64_t& looked_at) const {
   for (const Scope* scope = this; scope != nullptr; scope = scope->parent) {
+    looked_at += 1 + static_cast<int64_t>(scope->bindings.size());
     for (const Binding& binding : scope->bindings) {
       if (binding.name == name) return &binding;
     }

@@ -23,8 +23,12 @@ struct Scope {
   std::span<Binding> bindings = {};  // the used part of `capacity`
   size_t capacity = 0;
 
-  // The binding in this scope or the nearest one around it, or nullptr.
-  const Binding* find(NameId name) const;
+  // The binding in this scope or the nearest one around it, or nullptr. Adds what it looked at to
+  // `looked_at`.
+  const Binding* find(NameId name, int64_t& looked_at) const;
+  // Forgets its bindings but keeps their room.
+  void clear() { bindings = std::span<Binding>(bindings.data(), 0); }
+
   // Errors: memory.
   Result<Unit> bind(Heap& heap, NameId name, const Value& value);
 };
@@ -46,7 +50,9 @@ struct Loop {
   int64_t index0 = -1;
   int64_t depth0 = 0;
   Value previous = {}, current = {}, next = {};  // `next` is kMissing until looked ahead
-  Value changed = {};                            // the last arguments of changed()
+  Scope* body_scope = nullptr;  // used again by the next iteration unless a macro keeps it
+  Scope* condition_scope = nullptr;
+  Value changed = {};  // the last arguments of changed()
 };
 
 }  // namespace quern::jinja

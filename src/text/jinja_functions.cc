@@ -10,6 +10,8 @@
 namespace quern::jinja {
 namespace {
 
+__extension__ using Wide = __int128;  // holds every difference of two int64_t
+
 Result<Value> function_range(Runtime& runtime, const Call& call) {
   const auto a = QUERN_TRY(call.bind({"", "", ""}, 1));
   int64_t start = 0;
@@ -20,10 +22,10 @@ Result<Value> function_range(Runtime& runtime, const Call& call) {
   }
   const int64_t step = QUERN_TRY(integer_argument(call, a[2], 1));
   if (step == 0) return template_error("range(): the step cannot be zero");
-  __int128 count = 0;
-  if (step > 0 && start < stop) count = (static_cast<__int128>(stop) - start + step - 1) / step;
+  Wide count = 0;
+  if (step > 0 && start < stop) count = (static_cast<Wide>(stop) - start + step - 1) / step;
   if (step < 0 && start > stop)
-    count = (static_cast<__int128>(start) - stop - step - 1) / -static_cast<__int128>(step);
+    count = (static_cast<Wide>(start) - stop - step - 1) / -static_cast<Wide>(step);
   if (count > runtime.limits().range_size) {
     return template_error(
         fmt::format("range() has more than its limit of {} elements", runtime.limits().range_size));
@@ -33,7 +35,7 @@ Result<Value> function_range(Runtime& runtime, const Call& call) {
   const auto items = QUERN_TRY(runtime.heap().make_array<Value>(size));
   for (size_t i = 0; i < size; ++i) {
     items[i] = Value::from(
-        static_cast<int64_t>(start + static_cast<__int128>(step) * static_cast<int64_t>(i)));
+        static_cast<int64_t>(start + static_cast<Wide>(step) * static_cast<int64_t>(i)));
   }
   return runtime.sequence_of(Kind::kRange, items);
 }

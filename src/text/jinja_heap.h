@@ -2,6 +2,7 @@
 // nothing to destroy, and what a template may allocate is bounded.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -44,20 +45,28 @@ class Heap {
   // A copy of `bytes`. Errors: as make_array.
   Result<std::string_view> copy(std::string_view bytes);
 
-  bool fits(size_t bytes) const { return used_ + static_cast<int64_t>(bytes) <= limit_; }
+  // Bytes that may still be allocated.
+  size_t room() const { return static_cast<size_t>(std::max<int64_t>(limit_ - used_ - held_, 0)); }
+
+  bool fits(size_t bytes) const { return bytes <= room(); }
+
+  // Counts memory outside the heap, such as text that is being built, until it is released.
+  void hold(size_t bytes) { held_ += static_cast<int64_t>(bytes); }
+  void release(size_t bytes) { held_ -= static_cast<int64_t>(bytes); }
 
   bool exceeded() const { return exceeded_ || used_ > limit_; }
 
   Error limit_error() const;
 
- private:
   // Also bounds every size and offset inside one string to what uint32_t holds.
   static constexpr size_t kMaxArrayBytes = size_t{1} << 31;
 
+ private:
   void* allocate(size_t bytes, size_t alignment);
 
   int64_t limit_;
   int64_t used_ = 0;
+  int64_t held_ = 0;
   bool exceeded_ = false;
   std::vector<std::unique_ptr<std::byte[]>> blocks_;
   std::byte* next_ = nullptr;

@@ -37,12 +37,24 @@ Result<std::vector<TemplateSegment>> Interpreter::run() {
     value.kind = Kind::kFunction;
     value.function = &function;
     const NameId id = id_of(std::string(function.name));
-    if (id >= 0 && scope_->find(id) == nullptr) QUERN_TRY(bind(id, value));
+    if (id >= 0 && QUERN_TRY(find(id)) == nullptr) QUERN_TRY(bind(id, value));
   }
   TextBuilder out(runtime_);
   out_ = &out;
   QUERN_TRY(execute(template_.body));
   return out.segments();
+}
+
+Result<Unit> Interpreter::bind(NameId name, const Value& value) {
+  QUERN_TRY(runtime_.step(static_cast<int64_t>(scope_->bindings.size() / 16)));
+  return scope_->bind(runtime_.heap(), name, value);
+}
+
+Result<const Binding*> Interpreter::find(NameId name) {
+  int64_t looked_at = 0;
+  const Binding* found = scope_->find(name, looked_at);
+  QUERN_TRY(runtime_.step(looked_at / 16));
+  return found;
 }
 
 Error Interpreter::located(Error error, int32_t line) {
@@ -66,7 +78,7 @@ Result<Value> Interpreter::evaluate_or_none(const ExprPtr& expr) {
 }
 
 Result<Value> Interpreter::value_of(const NameExpr& expr) {
-  const Binding* binding = scope_->find(expr.name);
+  const Binding* binding = QUERN_TRY(find(expr.name));
   if (binding != nullptr) return binding->value;
   const std::string reason =
       fmt::format("'{}' is undefined", template_.names[static_cast<size_t>(expr.name)]);

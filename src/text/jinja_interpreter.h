@@ -99,9 +99,9 @@ class Interpreter {
 
   Scope* inner_scope(Scope* parent) { return runtime_.heap().make(Scope{parent}); }
 
-  Result<Unit> bind(NameId name, const Value& value) {
-    return scope_->bind(runtime_.heap(), name, value);
-  }
+  // Both cost steps by how many names there are.
+  Result<Unit> bind(NameId name, const Value& value);
+  Result<const Binding*> find(NameId name);
 
   // Adds the line to an error that has none yet.
   Error located(Error error, int32_t line);
@@ -111,7 +111,8 @@ class Interpreter {
   Runtime& runtime_;
   Scope* scope_;
   TextBuilder* out_ = nullptr;
-  Value block_text_;  // what a filter without subject is applied to
+  int64_t scopes_kept_ = 0;  // how often a macro or loop kept the scope that it was made in
+  Value block_text_;         // what a filter without subject is applied to
   bool located_ = false;
   NameId loop_name_, caller_name_, varargs_name_, kwargs_name_;
 };

@@ -95,6 +95,13 @@ Result<Value> filter_items(Runtime& runtime, const Call& call) {
   return runtime.sequence(Kind::kIterator, QUERN_TRY(dict_items(runtime, *call.args[0].dict)));
 }
 
+// Sorting keeps two entries with their keys for every element, outside the heap.
+Result<Unit> room_to_sort(Runtime& runtime, size_t elements) {
+  constexpr size_t kEntryBytes = 2 * (sizeof(Keyed) + 2 * sizeof(Value));
+  if (elements > runtime.heap().room() / kEntryBytes) return runtime.heap().limit_error();
+  return Unit{};
+}
+
 // The elements of `sorted`, last first when `reverse` holds; equal ones keep their order either
 // way.
 Result<Value> sorted_list(Runtime& runtime, std::vector<Keyed> keyed, const Value& reverse) {
@@ -112,6 +119,7 @@ Result<Value> filter_dictsort(Runtime& runtime, const Call& call) {
   const std::string_view by = a[2].is(Kind::kString) ? a[2].string->bytes : "key";
   if (!a[0].is(Kind::kDict)) return template_error("dictsort takes a mapping");
   if (by != "key" && by != "value") return template_error("dictsort(): by must be key or value");
+  QUERN_TRY(room_to_sort(runtime, a[0].dict->pairs.size()));
   std::vector<Keyed> keyed;
   for (const Pair& pair : a[0].dict->pairs) {
     const Value key = QUERN_TRY(comparable(runtime, by == "key" ? pair.key : pair.value, a[1]));
@@ -123,8 +131,10 @@ Result<Value> filter_dictsort(Runtime& runtime, const Call& call) {
 Result<Value> filter_sort(Runtime& runtime, const Call& call) {
   const auto a = QUERN_TRY(call.bind({"value", "reverse", "case_sensitive", "attribute"}, 1));
   const std::vector<AttributePath> paths = QUERN_TRY(AttributePath::parse_list(runtime, a[3]));
+  const std::vector<Value> all = QUERN_TRY(elements(runtime, a[0]));
+  QUERN_TRY(room_to_sort(runtime, all.size()));
   std::vector<Keyed> keyed;
-  for (const Value& element : QUERN_TRY(elements(runtime, a[0]))) {
+  for (const Value& element : all) {
     Keyed entry;
     entry.value = element;
     for (const AttributePath& path : paths) {
@@ -231,8 +241,10 @@ Result<Value> filter_slice(Runtime& runtime, const Call& call) {
 Result<Value> filter_groupby(Runtime& runtime, const Call& call) {
   const auto a = QUERN_TRY(call.bind({"value", "attribute", "default", "case_sensitive"}, 2));
   const AttributePath path = QUERN_TRY(AttributePath::parse(runtime, a[1]));
+  const std::vector<Value> all = QUERN_TRY(elements(runtime, a[0]));
+  QUERN_TRY(room_to_sort(runtime, all.size()));
   std::vector<Keyed> keyed;
-  for (const Value& element : QUERN_TRY(elements(runtime, a[0]))) {
+  for (const Value& element : all) {
     const Value key = QUERN_TRY(path.get(runtime, element, a[2]));
     keyed.push_back({{QUERN_TRY(comparable(runtime, key, a[3]))}, element});
   }

@@ -65,7 +65,7 @@ Result<Interpreter::Flow> Interpreter::run(const SetStmt& stmt) {
 
 Result<Unit> Interpreter::assign_attribute(const Target& target, const Value& value) {
   const std::string& name = template_.names[static_cast<size_t>(target.name)];
-  const Binding* owner = scope_->find(target.name);
+  const Binding* owner = QUERN_TRY(find(target.name));
   if (owner == nullptr || !owner->value.is(Kind::kNamespace)) {
     return template_error(
         fmt::format("cannot set '{}.{}': '{}' is no namespace", name, target.attribute, name));
@@ -145,6 +145,7 @@ Result<Interpreter::Flow> Interpreter::run(const WithStmt& stmt) {
 }
 
 Value Interpreter::make_macro(const MacroStmt& definition) {
+  ++scopes_kept_;
   Value value;
   value.kind = Kind::kMacro;
   value.macro = runtime_.heap().make(Macro{&definition, scope_});
@@ -172,11 +173,15 @@ Result<Loop*> Interpreter::make_loop(const ForStmt& stmt,
                                      Scope* scope,
                                      const Value& items,
                                      int64_t depth0) {
-  const std::vector<Value> all = QUERN_TRY(elements(runtime_, items));
-  const Value copy = QUERN_TRY(runtime_.sequence(Kind::kList, all));
-  Loop* loop = runtime_.heap().make(Loop{&stmt, scope, copy.sequence->items});
+  Value walked = items;
+  if (!items.is_sequence() || items.is(Kind::kIterator)) {
+    const std::vector<Value> all = QUERN_TRY(elements(runtime_, items));
+    walked = QUERN_TRY(runtime_.sequence(Kind::kList, all));
+  }
+  scopes_kept_ += stmt.recursive ? 1 : 0;
+  Loop* loop = runtime_.heap().make(Loop{&stmt, scope, walked.sequence->items});
   loop->depth0 = depth0;
-  if (stmt.condition == nullptr) loop->length = static_cast<int64_t>(all.size());
+  if (stmt.condition == nullptr) loop->length = static_cast<int64_t>(loop->items.size());
   return loop;
 }
 
@@ -186,7 +191,10 @@ Result<Interpreter::Flow> Interpreter::run(const ForStmt& stmt) {
 }
 
 Result<Interpreter::Flow> Interpreter::run_once(Loop& loop, const Value& element) {
-  Scope* const outer = std::exchange(scope_, inner_scope(loop.scope));
+  if (loop.body_scope == nullptr) loop.body_scope = inner_scope(loop.scope);
+  loop.body_scope->clear();
+  const int64_t kept = scopes_kept_;
+  Scope* const outer = std::exchange(scope_, loop.body_scope);
   Value self;
   self.kind = Kind::kLoop;
   self.loop = &loop;
@@ -194,6 +202,7 @@ Result<Interpreter::Flow> Interpreter::run_once(Loop& loop, const Value& element
   if (bound && loop_name_ >= 0) bound = bind(loop_name_, self);
   const Result<Flow> flow = bound ? execute(loop.statement->body) : Result<Flow>(bound.error());
   scope_ = outer;
+  if (scopes_kept_ != kept) loop.body_scope = nullptr;
   return flow;
 }
 
@@ -221,7 +230,9 @@ Result<Value> Interpreter::advance(Loop& loop) {
     QUERN_TRY(runtime_.step());
     const Value element = loop.items[loop.taken++];
     if (loop.length >= 0) return element;  // all that is left meets the condition, if there is one
-    Scope* const outer = std::exchange(scope_, inner_scope(loop.scope));
+    if (loop.condition_scope == nullptr) loop.condition_scope = inner_scope(loop.scope);
+    loop.condition_scope->clear();
+    Scope* const outer = std::exchange(scope_, loop.condition_scope);
     const Result<Unit> bound = assign(stmt.target, element);
     const Result<Value> met = bound ? evaluate(*stmt.condition) : Result<Value>(bound.error());
     scope_ = outer;

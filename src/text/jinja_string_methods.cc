@@ -51,11 +51,14 @@ struct Cut {
   size_t begin, end;
 };
 
+// More pieces than this do not fit the memory limit: finding them stops, and text_list() refuses.
+size_t most_cuts(Runtime& runtime) { return runtime.heap().room() / (sizeof(Str) + sizeof(Value)); }
+
 // Where white space separates words, from the left; at most `limit` cuts when it is not negative.
-std::vector<Cut> words(const Str& text, int64_t limit) {
+std::vector<Cut> words(const Str& text, int64_t limit, size_t most) {
   std::vector<Cut> result;
   const std::string_view bytes = text.bytes;
-  for (size_t at = 0; at < bytes.size();) {
+  for (size_t at = 0; at < bytes.size() && result.size() <= most;) {
     size_t next = at;
     if (is_space(next_code_point(bytes, next))) {
       at = next;
@@ -76,8 +79,8 @@ std::vector<Cut> words(const Str& text, int64_t limit) {
   return result;
 }
 
-std::vector<Cut> words_from_right(const Str& text, int64_t limit) {
-  std::vector<Cut> all = words(text, -1);
+std::vector<Cut> words_from_right(const Str& text, int64_t limit, size_t most) {
+  std::vector<Cut> all = words(text, -1, most);
   if (limit < 0 || static_cast<int64_t>(all.size()) <= limit + 1) return all;
   const auto kept = all.end() - limit;
   const Cut rest{0, std::prev(kept)->end};
@@ -86,10 +89,10 @@ std::vector<Cut> words_from_right(const Str& text, int64_t limit) {
   return result;
 }
 
-std::vector<Cut> pieces(const Str& text, std::string_view separator, int64_t limit) {
+std::vector<Cut> pieces(const Str& text, std::string_view separator, int64_t limit, size_t most) {
   std::vector<Cut> result;
   size_t begin = 0;
-  while (limit < 0 || static_cast<int64_t>(result.size()) < limit) {
+  while (result.size() <= most && (limit < 0 || static_cast<int64_t>(result.size()) < limit)) {
     const size_t found = find_bytes(text.bytes, separator, begin);
     if (found == std::string_view::npos) break;
     result.push_back({begin, found});
@@ -117,7 +120,8 @@ Result<std::vector<Cut>> pieces_from_right(Runtime& runtime,
   QUERN_TRY(pay_for_rfind(runtime, text.bytes.size(), separator.size()));
   std::vector<Cut> result;
   size_t end = text.bytes.size();
-  while (static_cast<int64_t>(result.size()) < limit) {
+  const size_t most = most_cuts(runtime);
+  while (result.size() <= most && static_cast<int64_t>(result.size()) < limit) {
     const size_t found = rfind_bytes(text.bytes, separator, end);
     if (found == std::string_view::npos) break;
     result.push_back({found + separator.size(), end});
@@ -130,6 +134,7 @@ Result<std::vector<Cut>> pieces_from_right(Runtime& runtime,
 
 Result<Value> text_list(Runtime& runtime, const Str& text, const std::vector<Cut>& cuts) {
   QUERN_TRY(runtime.step(static_cast<int64_t>(cuts.size())));
+  if (cuts.size() > most_cuts(runtime)) return runtime.heap().limit_error();
   std::vector<Value> items;
   items.reserve(cuts.size());
   for (const Cut& cut : cuts) {
@@ -146,14 +151,16 @@ Result<Value> split_from(Runtime& runtime, const Call& call, From from) {
   const Str& text = *a[0].string;
   const int64_t limit = QUERN_TRY(integer_argument(call, a[2], -1));
   QUERN_TRY(runtime.read(text.bytes.size()));
+  const size_t most = most_cuts(runtime);
   if (missing_or_none(a[1])) {
-    return text_list(runtime, text,
-                     from == From::kLeft ? words(text, limit) : words_from_right(text, limit));
+    return text_list(
+        runtime, text,
+        from == From::kLeft ? words(text, limit, most) : words_from_right(text, limit, most));
   }
   const Str* separator = QUERN_TRY(text_argument(call, a[1]));
   if (separator->bytes.empty()) return template_error("split(): the separator is empty");
   if (from == From::kLeft) {
-    return text_list(runtime, text, pieces(text, separator->bytes, limit));
+    return text_list(runtime, text, pieces(text, separator->bytes, limit, most));
   }
   return text_list(runtime, text,
                    QUERN_TRY(pieces_from_right(runtime, text, separator->bytes, limit)));

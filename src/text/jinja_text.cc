@@ -70,12 +70,15 @@ void TextBuilder::mark(size_t begin, size_t end) {
 }
 
 void TextBuilder::append(std::string_view bytes, TextOrigin origin) {
-  if (failed_ || !runtime_.heap().fits(bytes_.size() + bytes.size())) {
+  const bool fits =
+      bytes_.size() + bytes.size() <= Heap::kMaxArrayBytes && runtime_.heap().fits(bytes.size());
+  if (failed_ || !fits) {
     failed_ = true;
     return;
   }
   const size_t begin = bytes_.size();
   bytes_.append(bytes);
+  runtime_.heap().hold(bytes.size());
   if (origin == TextOrigin::kMessage) mark(begin, bytes_.size());
 }
 
@@ -101,7 +104,10 @@ void TextBuilder::append_repeated(std::string_view bytes, int64_t count) {
 Result<Value> TextBuilder::finish() {
   if (failed_) return runtime_.heap().limit_error();
   Heap& heap = runtime_.heap();
-  const std::string_view bytes = QUERN_TRY(heap.copy(bytes_));
+  const std::string built = std::move(bytes_);
+  bytes_.clear();
+  heap.release(built.size());
+  const std::string_view bytes = QUERN_TRY(heap.copy(built));
   const std::span<MarkRange> marks = QUERN_TRY(heap.make_array<MarkRange>(marks_.size()));
   std::copy(marks_.begin(), marks_.end(), marks.begin());
   return Value::from(heap.make(Str{bytes, marks, code_points(bytes)}));

@@ -32,6 +32,9 @@ size_t byte_offset(const Str& text, int64_t index);
 class TextBuilder {
  public:
   explicit TextBuilder(Runtime& runtime) : runtime_(runtime) {}
+  TextBuilder(const TextBuilder&) = delete;
+  TextBuilder& operator=(const TextBuilder&) = delete;
+  ~TextBuilder() { runtime_.heap().release(bytes_.size()); }
 
   void append(std::string_view bytes, TextOrigin origin = TextOrigin::kTemplate);
   void append(const Str& text) { append(text, 0, text.bytes.size()); }
@@ -45,7 +48,7 @@ class TextBuilder {
 
   bool failed() const { return failed_; }
 
-  // The text. Errors: it did not fit the memory limit.
+  // The text; the builder is empty afterwards. Errors: it did not fit the memory limit.
   Result<Value> finish();
 
   // The same as segments, for the rendering itself.
