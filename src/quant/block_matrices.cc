@@ -60,10 +60,10 @@ Result<Unit> check_numbers(const FloatMatrix& matrix, const LinearSpec& spec, Th
   const float* w = matrix.row(bad);
   int64_t column = 0;
   while (std::fabs(w[column]) <= kMaxWeight) ++column;
-  const char* problem = std::isfinite(w[column]) ? "; INT4 with f16 scales reaches 982560"
-                                                 : "; only finite weights can be quantised";
-  return Error{ErrorCode::kInvalidArgument, fmt::format("{}.weight[{}][{}] is {}{}", spec.name,
-                                                        bad.load(), column, w[column], problem)};
+  return Error{ErrorCode::kInvalidArgument,
+               fmt::format("{}.weight[{}][{}] is {}; INT4 with f16 scales holds numbers of at most "
+                           "982560",
+                           spec.name, bad.load(), column, w[column])};
 }
 
 }  // namespace

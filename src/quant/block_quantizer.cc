@@ -83,17 +83,17 @@ std::unique_ptr<PackedWeight> quick_output(const BlockMatrices& block, int group
 // A block on its way.
 struct BlockQuantizer::Work {
   const BlockSpec& spec;
-  BlockMatrices block;    // full precision; scales are folded in as work goes on
-  BlockMatrices rounded;  // what the codes stand for
+  BlockMatrices block;      // full precision; scales are folded in as work goes on
+  BlockMatrices rounded{};  // what the codes stand for
   BlockProgress progress;
-  QuantizedBlock result;
+  QuantizedBlock result{};
 
-  Statistics input, held_input, held_difference;  // of the joined layers' inputs
-  Statistics inner, held_inner;                   // of the output layer's inputs
-  std::vector<float> input_scales, inner_scales;  // empty: nothing folded
-  FloatMatrix check_stream, check_answer;         // of the first window, before anything changed
-  FloatMatrix normed, difference;                 // one window each
-  FloatMatrix stored_inner;                       // [tokens, inner width]
+  Statistics input{}, held_input{}, held_difference{};  // of the joined layers' inputs
+  Statistics inner{}, held_inner{};                     // of the output layer's inputs
+  std::vector<float> input_scales{}, inner_scales{};    // empty: nothing folded
+  FloatMatrix check_stream{}, check_answer{};  // of the first window, before anything changed
+  FloatMatrix normed{}, difference{};          // one window each
+  FloatMatrix stored_inner{};                  // [tokens, inner width]
 
   const Statistics* held(const Statistics& statistics) const {
     return statistics.tokens > 0 ? &statistics : nullptr;

@@ -23,13 +23,13 @@ struct Candidate {
 // The state of the search over one group of all rows in a block.
 struct Search {
   ThreadPool& pool;
-  Tensor w;     // [rows, group_size], strided
-  Tensor gram;  // [group_size, group_size]
+  Tensor w{};     // [rows, group_size], strided
+  Tensor gram{};  // [group_size, group_size]
   FloatMatrix errors;
   FloatMatrix products;
-  std::vector<Range> ranges;
-  std::vector<Candidate> best;
-  std::vector<double> cost;
+  std::vector<Range> ranges{};
+  std::vector<Candidate> best{};
+  std::vector<double> cost{};
 };
 
 QUERN_CLONES

@@ -46,10 +46,10 @@ class WindowRunner {
 
 // What was found at every scored position, in the order of the text.
 struct Scores {
-  std::vector<double> nll;
-  std::vector<double> baseline_nll;
-  std::vector<double> divergence;
-  std::vector<uint8_t> agrees;
+  std::vector<double> nll{};
+  std::vector<double> baseline_nll{};
+  std::vector<double> divergence{};
+  std::vector<uint8_t> agrees{};
 };
 
 Error wrong(const std::string& message) { return Error{ErrorCode::kInvalidArgument, message}; }

@@ -40,7 +40,7 @@ struct EvalReport {
   int64_t tokens = 0;  // scored: context - 1 in each window
   double perplexity = 0;
   double seconds = 0;
-  std::optional<DivergenceReport> divergence;
+  std::optional<DivergenceReport> divergence = std::nullopt;
 
   Json to_json() const;  // keys as in the command line's table
 };

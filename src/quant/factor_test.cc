@@ -24,7 +24,9 @@ TEST_P(Factor, TimesItsTransposeIsTheMatrix) {
   for (int64_t i = 0; i < n; ++i) {
     for (int64_t k = 0; k < n; ++k) {
       EXPECT_NEAR(product.row(i)[k], gram.row(i)[k], 1e-5f * std::sqrt(static_cast<float>(n)));
-      if (k < i) EXPECT_EQ(factor.row(i)[k], 0.0f);
+      if (k < i) {
+        EXPECT_EQ(factor.row(i)[k], 0.0f);
+      }
     }
   }
 }

@@ -64,7 +64,7 @@ struct QuantizeOptions {
   int held_out_every = 8;
   // Where finished blocks are kept until the end; empty: OUTPUT + ".work". Work left there by a
   // killed run with the same inputs and options is taken up, other work is discarded.
-  std::filesystem::path work_directory;
+  std::filesystem::path work_directory{};
   std::filesystem::path output;  // the directory to make; must not exist, or be empty
 };
 

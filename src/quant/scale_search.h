@@ -13,12 +13,12 @@ namespace quern {
 
 // The matrices that read one input and so share its scales.
 struct ScaleProblem {
-  std::vector<Tensor> consumers;  // each [rows, n] f32
-  Tensor gram;                    // [n, n]: mean x x^T
-  std::vector<float> magnitude;   // [n]: mean |x|
+  std::vector<Tensor> consumers{};  // each [rows, n] f32
+  Tensor gram{};                    // [n, n]: mean x x^T
+  std::vector<float> magnitude{};   // [n]: mean |x|
   // Channels that must share one number: class_of[channel] < classes. Grouped-query attention ties
   // the channels of the query heads of one key-value head. Empty: every channel is its own class.
-  std::vector<int32_t> class_of;
+  std::vector<int32_t> class_of{};
   int64_t classes = 0;
   int group_size = 0;
 };
