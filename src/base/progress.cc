@@ -11,6 +11,7 @@ namespace {
 
 constexpr int kBarWidth = 24;
 constexpr int64_t kRedrawNs = 100'000'000;
+constexpr int64_t kLineNs = 2'000'000'000;  // a log wants no more than a line every two seconds
 
 std::string duration(double seconds) {
   const auto total = static_cast<int64_t>(seconds + 0.5);
@@ -37,7 +38,7 @@ Progress::Progress(
 
 Progress::~Progress() {
   if (silent_ || drawn_ns_ == 0) return;
-  draw(clock_.now_ns());
+  if (drawn_done_ != done_ || terminal_) draw(clock_.now_ns());
   if (terminal_) std::fputc('\n', stderr);
 }
 
@@ -47,7 +48,8 @@ void Progress::update(int64_t done) {
   if (silent_) return;
   const int64_t now = clock_.now_ns();
   const int64_t tenth = done_ * 10 / total_;
-  const bool due = terminal_ ? now - drawn_ns_ >= kRedrawNs : tenth != drawn_tenth_;
+  const int64_t since_ns = now - std::max(drawn_ns_, start_ns_);
+  const bool due = terminal_ ? since_ns >= kRedrawNs : tenth != drawn_tenth_ && since_ns >= kLineNs;
   if (!due) return;
   drawn_tenth_ = tenth;
   draw(now);
@@ -55,6 +57,7 @@ void Progress::update(int64_t done) {
 
 void Progress::draw(int64_t now_ns) {
   drawn_ns_ = std::max<int64_t>(now_ns, 1);
+  drawn_done_ = done_;
   const double seconds = static_cast<double>(now_ns - start_ns_) * 1e-9;
   const double share =
       std::clamp(static_cast<double>(done_) / static_cast<double>(total_), 0.0, 1.0);

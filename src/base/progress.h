@@ -39,6 +39,7 @@ class Progress {
   const Clock& clock_;
   int64_t start_ns_;
   int64_t drawn_ns_ = 0;
+  int64_t drawn_done_ = -1;
   int64_t drawn_tenth_ = -1;
   bool terminal_;
   bool silent_;
