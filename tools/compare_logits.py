@@ -12,13 +12,18 @@ import subprocess
 import sys
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, CompressedTensorsConfig
 
 
 def reference_logits(model_path, tokens):
     folder, options = model_path, {}
     if model_path.is_file():
         folder, options = model_path.parent, {"gguf_file": model_path.name}
+    else:
+        config = json.loads((model_path / "config.json").read_text())
+        if config.get("quantization_config", {}).get("quant_method") == "compressed-tensors":
+            # Asymmetric grouped checkpoints load only so: docs/quantisation.md.
+            options["quantization_config"] = CompressedTensorsConfig(dequantize=True)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager", **options).eval()
     with torch.no_grad():

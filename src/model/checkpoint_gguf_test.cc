@@ -181,6 +181,7 @@ TEST(GgufCheckpoint, SpeaksTheWordsOfHuggingFace) {
   ASSERT_TRUE(checkpoint) << checkpoint.error().message;
   const Json& config = (*checkpoint)->config();
   EXPECT_EQ(config["architectures"][0], "LlamaForCausalLM");
+  EXPECT_EQ(config["model_type"], "llama");  // transformers cannot load a directory without it
   EXPECT_EQ(config["hidden_size"], 8);
   EXPECT_EQ(config["vocab_size"], 32);
   EXPECT_EQ(config["tie_word_embeddings"], true);

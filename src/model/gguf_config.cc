@@ -156,7 +156,10 @@ Result<Unit> set_by_tensors(const GgufFile& file, std::string_view architecture,
   const int64_t sliding = QUERN_TRY(file.integer(window, 0));
   if (sliding == 0) return Unit{};
   config["sliding_window"] = sliding;
-  if (architecture == "llama") config["architectures"] = Json::array({"MistralForCausalLM"});
+  if (architecture == "llama") {
+    config["architectures"] = Json::array({"MistralForCausalLM"});
+    config["model_type"] = "mistral";
+  }
   return Unit{};
 }
 
@@ -199,7 +202,10 @@ Result<GgufConfig> read_gguf_config(const GgufFile& file) {
   const Architecture* architecture = QUERN_TRY(find_architecture(file));
   QUERN_TRY(refuse_mechanisms(file, architecture->name));
   GgufConfig out;
-  out.config = {{"architectures", Json::array({architecture->hugging_face})}};
+  // GGUF's names of these architectures are transformers' model types.
+  out.config = {{"architectures", Json::array({architecture->hugging_face})},
+                {"model_type", architecture->name},
+                {"hidden_act", "silu"}};
   QUERN_TRY(copy_keys(file, architecture->name, out.config));
   QUERN_TRY(set_rope(file, architecture->name, out.config));
   QUERN_TRY(set_by_tensors(file, architecture->name, out.config));
