@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "base/checked.h"
+#include "base/exp.h"
 #include "base/file.h"
 #include "base/float16.h"
 #include "base/json.h"
@@ -15,6 +16,15 @@ namespace quern {
 namespace {
 
 namespace fs = std::filesystem;
+
+TEST(ExpNegative, StaysWithinItsBound) {
+  for (int i = 0; i <= 87 * 64; ++i) {
+    const float x = static_cast<float>(-i) / 64.0f;
+    const double exact = std::exp(static_cast<double>(x));
+    ASSERT_NEAR(exp_negative(x), exact, exact * 0x1p-22) << x;
+  }
+  EXPECT_EQ(exp_negative(-1000.0f), exp_negative(-87.0f));
+}
 
 TEST(CheckedSize, OverflowSticks) {
   const CheckedSize big = CheckedSize(1) * (uint64_t{1} << 40);

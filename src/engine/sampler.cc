@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "base/check.h"
+#include "base/exp.h"
 #include "base/random.h"
 
 namespace quern {
@@ -36,28 +37,6 @@ float greatest_of(std::span<const float> row) {
   int32_t greatest = std::numeric_limits<int32_t>::min();
   for (const float x : row) greatest = std::max(greatest, ordered_bits(x));
   return std::bit_cast<float>(greatest ^ ((greatest >> 31) & 0x7fffffff));
-}
-
-// e^x for kLeastZ <= x <= 0 with a relative error below 2^-22, the same on every machine: x = n ln2
-// + r with |r| <= ln2 / 2, e^r by its Taylor polynomial, whose next term is r^8 / 8! < 6e-9.
-float exp_of_negative(float x) {
-  constexpr float kLog2E = 1.44269504f;
-  constexpr float kLn2High = 0.693359375f;  // 9 bits, so n * kLn2High is exact
-  constexpr float kLn2Low = -2.12194440e-4f;
-  constexpr float kRound = 0x1.8p23f;  // adding it rounds to an integer
-  const float shifted = x * kLog2E + kRound;
-  const float n = shifted - kRound;
-  const float r = (x - n * kLn2High) - n * kLn2Low;
-  float e = 1.0f / 5040;
-  e = e * r + 1.0f / 720;
-  e = e * r + 1.0f / 120;
-  e = e * r + 1.0f / 24;
-  e = e * r + 1.0f / 6;
-  e = e * r + 0.5f;
-  e = e * r + 1.0f;
-  e = e * r + 1.0f;
-  const int32_t exponent = static_cast<int32_t>(n) + 127;
-  return e * std::bit_cast<float>(exponent << 23);
 }
 
 Logprobs logprobs_of(std::span<const float> logits, int32_t chosen, int32_t top) {
@@ -171,7 +150,7 @@ int32_t Sampler::draw(const SamplingContext& context, float greatest) {
   } else {
     gather(params, greatest);
   }
-  for (size_t i = 0; i < count_; ++i) weight_[i] = exp_of_negative(z_[i]);
+  for (size_t i = 0; i < count_; ++i) weight_[i] = exp_negative(z_[i]);
   if (params.top_p < 1.0f) keep_top_p(static_cast<double>(params.top_p));
   double total = 0;
   for (size_t i = 0; i < count_; ++i) total += static_cast<double>(weight_[i]);
@@ -253,7 +232,7 @@ void Sampler::keep_top_p(double share) {
   std::sort(selection_.begin(), selection_.end(), likelier);
   size_t last = 0;
   for (; last + 1 < selection_.size(); ++last) {
-    wanted -= static_cast<double>(exp_of_negative(selection_[last].z));
+    wanted -= static_cast<double>(exp_negative(selection_[last].z));
     if (wanted <= 0) break;
   }
   keep_up_to(selection_[last]);

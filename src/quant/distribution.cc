@@ -4,30 +4,12 @@
 #include <bit>
 #include <cmath>
 
+#include "base/exp.h"
+
 namespace quern {
 namespace {
 
 constexpr int64_t kRun = 256;  // floats summed before the sum moves on in double
-
-// exp(x) for x <= 0: 2^n times the Taylor polynomial of the rest, |rest| <= ln(2) / 2. Below -87
-// it answers exp(-87).
-inline float exp_negative(float x) {
-  constexpr float kShift = 12582912.0f;     // 1.5 * 2^23
-  constexpr float kLn2High = 0.693359375f;  // 9 bits of mantissa: n * kLn2High is exact
-  constexpr float kLn2Low = -2.12194440e-4f;
-  x = std::max(x, -87.0f);
-  const float n = (x * 1.44269504f + kShift) - kShift;
-  const float r = (x - n * kLn2High) - n * kLn2Low;
-  float p = 1.0f / 5040.0f;
-  p = p * r + 1.0f / 720.0f;
-  p = p * r + 1.0f / 120.0f;
-  p = p * r + 1.0f / 24.0f;
-  p = p * r + 1.0f / 6.0f;
-  p = p * r + 0.5f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  return p * std::bit_cast<float>((static_cast<int32_t>(n) + 127) << 23);
-}
 
 int64_t index_of_max(const float* x, int64_t count) {
   float high = x[0];
