@@ -1,0 +1,68 @@
+// One API call between HTTP and the engine: a body in, requests to run, their events, bytes out.
+//
+// An exchange knows nothing of sockets or threads, so that every endpoint is tested as a function.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "engine/request.h"
+
+namespace quern {
+
+// What a call is refused with. The wire form is the endpoint's own (OpenAI nests it in "error",
+// Anthropic beside "type":"error").
+struct ApiError {
+  int status = 400;             // HTTP
+  std::string type;             // "invalid_request_error", "rate_limit_error", ...
+  std::string code;             // machine-readable, may be empty
+  std::string param;            // the field at fault, may be empty
+  std::string message;          // names the field, its value and what would be right
+  int retry_after_seconds = 0;  // 0: no such header
+};
+
+// A call as HTTP hands it over.
+struct ApiCall {
+  std::string_view body;
+  std::string_view request_id;  // "req-..."; ids of answers are derived from it
+  int64_t created_unix_s = 0;   // of the answer
+  uint64_t seed = 0;            // for requests that bring none
+};
+
+// The life of a call: requests() once; then, when they have been accepted, every event of each;
+// then end(). Not thread-safe: one thread at a time.
+class Exchange {
+ public:
+  Exchange() = default;
+  Exchange(const Exchange&) = delete;
+  Exchange& operator=(const Exchange&) = delete;
+  virtual ~Exchange() = default;
+
+  // What the engine is to run, one for each answer ("choice"); moved out. May be empty: the answer
+  // needs no model (counting tokens), and end() follows.
+  virtual std::vector<Request> take_requests() = 0;
+
+  // Whether the answer is a stream of server-sent events.
+  virtual bool streams() const = 0;
+
+  // Appends what the client is to read now; nothing unless it streams. `index` counts the requests.
+  virtual void on_event(size_t index, const Event& event, std::string& out) = 0;
+
+  // After the last event: appends the JSON body or, in a stream, its last frames.
+  virtual void end(std::string& out) = 0;
+
+  // The wire form of an error: a JSON body, or the frames that end a stream that had begun.
+  virtual std::string error(const ApiError& error) const = 0;
+
+  // Whether the client sees a failed answer (FinishReason::kError without a byte sent yet is a
+  // 500). The status of a body from end().
+  virtual int status() const = 0;
+};
+
+using OpenedExchange = std::variant<std::unique_ptr<Exchange>, ApiError>;
+
+}  // namespace quern
