@@ -14,6 +14,8 @@
 
 namespace quern {
 
+struct ServedModel;
+
 // What a call is refused with. The wire form is the endpoint's own (OpenAI nests it in "error",
 // Anthropic beside "type":"error").
 struct ApiError {
@@ -41,6 +43,9 @@ class Exchange {
   Exchange(const Exchange&) = delete;
   Exchange& operator=(const Exchange&) = delete;
   virtual ~Exchange() = default;
+
+  // The model whose engine runs the requests; nullptr when there are none.
+  virtual const ServedModel* model() const { return nullptr; }
 
   // What the engine is to run, one for each answer ("choice"); moved out. May be empty: the answer
   // needs no model (counting tokens), and end() follows.
