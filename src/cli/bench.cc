@@ -73,6 +73,7 @@ Result<BenchReport> run_points(const BenchOptions& options, Backend& backend) {
     points.back().batch = batch;
   }
   const LoadOptions load{.precision = precision_by_name(options.run.precision),
+                         .head = head_format(options.run),
                          .limits = speed_limits(points, kv_dtype(options.run))};
   const Session session = QUERN_TRY(load_session(options.model, backend, load, options.console));
   BenchReport report;

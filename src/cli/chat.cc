@@ -121,6 +121,7 @@ Result<Unit> run_chat(const ChatOptions& options) {
   const Conversation conversation = QUERN_TRY(Conversation::open(path, *tokenizer));
   const auto backend = QUERN_TRY(open_backend(options.run));
   const LoadOptions load{.precision = precision_by_name(options.run.precision),
+                         .head = head_format(options.run),
                          .limits = {.max_batch_tokens = kPrefillRows,
                                     .max_logit_rows = 1,
                                     .kv_blocks = kv_blocks_for(1, options.context),

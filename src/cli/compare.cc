@@ -68,6 +68,7 @@ Result<std::vector<SpeedPoint>> measure(const CompareOptions& options,
   const RunOptions run = run_options(options, index);
   const std::vector<SpeedOptions> points = speed_points(options);
   const LoadOptions load{.precision = precision_by_name(run.precision),
+                         .head = head_format(run),
                          .limits = speed_limits(points, kv_dtype(run))};
   const Session session =
       QUERN_TRY(load_session(options.models[index], backend, load, options.console));
@@ -91,6 +92,7 @@ Result<EvalReport> score(const CompareOptions& options,
   const LoadOptions exact{.precision = Precision::kFloat32,
                           .limits = evaluation_limits(options.evaluate, KvDType::kF32)};
   const LoadOptions served{.precision = precision_by_name(options.run.precision),
+                           .head = head_format(options.run),
                            .limits = evaluation_limits(options.evaluate, kv_dtype(options.run))};
   Session baseline;
   if (index > 0) {

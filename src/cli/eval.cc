@@ -28,6 +28,7 @@ LoadOptions load_options(const EvalOptions& options, const std::string& precisio
   run.precision = precision;
   if (precision != options.run.precision) run.kv.clear();
   return {.precision = precision_by_name(precision),
+          .head = head_format(run),
           .limits = evaluation_limits(options.evaluate, kv_dtype(run))};
 }
 

@@ -80,6 +80,7 @@ Result<Unit> run_generate(const GenerateOptions& options) {
   const auto backend = QUERN_TRY(open_backend(options.run));
   const int64_t total = std::ssize(prompt) + options.max_tokens;
   const LoadOptions load{.precision = precision_by_name(options.run.precision),
+                         .head = head_format(options.run),
                          .limits = {.max_batch_tokens = kPrefillRows,
                                     .max_logit_rows = 1,
                                     .kv_blocks = kv_blocks_for(1, total + 1),

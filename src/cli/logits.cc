@@ -87,6 +87,7 @@ Result<Unit> run_logits(const LogitsOptions& options) {
   const auto backend = QUERN_TRY(open_backend(options.run));
   const auto count = std::ssize(options.token_ids);
   const LoadOptions load{.precision = precision_by_name(options.run.precision),
+                         .head = head_format(options.run),
                          .limits = {.max_batch_tokens = std::min(kChunkRows, count),
                                     .max_logit_rows = options.all ? std::min(kChunkRows, count) : 1,
                                     .kv_blocks = kv_blocks_for(1, count),

@@ -73,6 +73,11 @@ void add_run_options(CLI::App& app, RunOptions* options) {
       ->capture_default_str();
   app.add_option("--kv", options->kv, "Numbers of the key-value cache (default: int8 when fast)")
       ->check(CLI::IsMember({"int8", "bf16", "f32"}));
+  app.add_option("--head", options->head,
+                 "A dense output head: stored, int8 or auto (int8 when fast and the blocks are "
+                 "quantised)")
+      ->check(CLI::IsMember({"auto", "stored", "int8"}))
+      ->capture_default_str();
   app.add_option("--isa", options->isa, "Instruction set (default: the best of this machine)");
   app.add_option("--backend", options->backend, "cpu, or ref: the slow reference")
       ->check(CLI::IsMember({"cpu", "ref"}))
@@ -84,6 +89,11 @@ Precision precision_by_name(const std::string& name) {
   if (name == "bf16") return Precision::kBF16;
   QUERN_CHECK(name == "float32");
   return Precision::kFloat32;
+}
+
+HeadFormat head_format(const RunOptions& options) {
+  if (options.head == "stored") return HeadFormat::kStored;
+  return options.head == "int8" ? HeadFormat::kInt8 : HeadFormat::kAuto;
 }
 
 KvDType kv_dtype(const RunOptions& options) {

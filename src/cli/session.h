@@ -22,12 +22,14 @@ struct RunOptions {
   std::string isa;  // empty: the best of the machine
   std::string backend = "cpu";
   std::string precision = "fast";  // a key of precision_by_name()
+  std::string head = "auto";       // auto, stored or int8
   std::string kv;                  // empty: int8 when fast, else f32
 };
 
 void add_run_options(CLI::App& app, RunOptions* options);
 
 Precision precision_by_name(const std::string& name);  // requires fast, bf16 or float32
+HeadFormat head_format(const RunOptions& options);
 KvDType kv_dtype(const RunOptions& options);
 std::string kv_dtype_name(KvDType dtype);
 

@@ -8,6 +8,7 @@
 #include "base/checked.h"
 #include "kernels/kv_format.h"
 #include "model/block.h"
+#include "model/head.h"
 
 namespace quern {
 namespace {
@@ -90,11 +91,18 @@ Result<WeightFootprint> weight_footprint(const ModelSpec& spec,
                                          const Checkpoint& checkpoint,
                                          Precision precision) {
   WeightFootprint footprint;
+  const std::optional<int> head_group =
+      QUERN_TRY(head_group_size(spec, checkpoint, precision, HeadFormat::kAuto));
   for (const std::string& name : matrices(spec)) {
-    const WeightInfo info = QUERN_TRY(checkpoint.weight_info(name));
+    WeightInfo info = QUERN_TRY(checkpoint.weight_info(name));
     footprint.stored_bytes += info.bytes;
-    footprint.packed_bytes += packed_weight_bytes(info, precision);
     footprint.stored_by_format[info.format] += info.bytes;
+    if (head_group && name == head_name(spec)) {
+      info.bits = 8;
+      info.group_size = *head_group;
+      info.offset = GroupOffset::kZeroPoint;
+    }
+    footprint.packed_bytes += packed_weight_bytes(info, precision);
   }
   return footprint;
 }

@@ -32,7 +32,7 @@ struct WeightFootprint {
   std::map<std::string, uint64_t> stored_by_format;  // "Q4_K" -> bytes
 };
 
-// Errors: those of Checkpoint::weight_info().
+// The head as HeadFormat::kAuto holds it. Errors: those of Checkpoint::weight_info().
 Result<WeightFootprint> weight_footprint(const ModelSpec& spec,
                                          const Checkpoint& checkpoint,
                                          Precision precision);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <optional>
 
 #include <fmt/format.h>
 
@@ -190,6 +191,7 @@ class Loader {
 
   Result<Weights> load() {
     Weights weights;
+    head_group_ = QUERN_TRY(head_group_size(spec_, checkpoint_, options_.precision, options_.head));
     const LinearSpec table{spec_.embedding, spec_.hidden, spec_.vocabulary, false};
     weights.embedding = QUERN_TRY(load_single(table));
     for (const BlockSpec& block : spec_.blocks) {
@@ -203,8 +205,13 @@ class Loader {
   std::vector<std::string> notes() const { return notes_.lines(); }
 
  private:
-  Result<Weight> read(const LinearSpec& linear) const {
-    return checkpoint_.weight(linear.name, &backend_.pool());
+  Result<Weight> read(const LinearSpec& linear) {
+    Weight weight = QUERN_TRY(checkpoint_.weight(linear.name, &backend_.pool()));
+    if (!head_group_ || linear.name != head_name(spec_)) return weight;
+    const WeightInfo info = QUERN_TRY(checkpoint_.weight_info(linear.name));
+    notes_.add(fmt::format("{} head", info.format),
+               fmt::format("held in 8 bits, groups of {}", *head_group_), 1);
+    return Weight(round_to_int8(weight, *head_group_, backend_.pool()));
   }
 
   Result<std::unique_ptr<PackedWeight>> load_single(const LinearSpec& linear) {
@@ -244,6 +251,7 @@ class Loader {
   const ModelSpec& spec_;
   Backend& backend_;
   const LoadOptions& options_;
+  std::optional<int> head_group_;
   uint64_t done_bytes_ = 0;
   uint64_t total_bytes_ = 0;
   Notes notes_;

@@ -9,6 +9,7 @@
 #include "base/result.h"
 #include "kernels/backend.h"
 #include "model/checkpoint.h"
+#include "model/head.h"
 #include "model/spec.h"
 
 namespace quern {
@@ -47,6 +48,7 @@ class Model {
 
 struct LoadOptions {
   Precision precision = Precision::kFast;
+  HeadFormat head = HeadFormat::kAuto;
   ModelLimits limits;
   // Told after every packed layer, for a progress bar: bytes of weights done and in all.
   FunctionRef<void(uint64_t done, uint64_t total)>* progress = nullptr;
