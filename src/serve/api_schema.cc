@@ -143,7 +143,7 @@ Outcome object_violation(const Schema& schema, const OrderedJson& value) {
   }
   if (static_cast<int64_t>(value.size()) > schema.most) {
     return Violation{
-        {}, fmt::format("has {} members; at most {} are allowed", value.size(), schema.most)};
+        {}, fmt::format("has {} members; at most {} are allowed", value.size(), schema.most), {}};
   }
   for (const auto& entry : value.get_ref<const OrderedJson::object_t&>()) {
     const auto member = std::find_if(schema.members.begin(), schema.members.end(),

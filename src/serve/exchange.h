@@ -57,14 +57,16 @@ class Exchange {
   // Appends what the client is to read now; nothing unless it streams. `index` counts the requests.
   virtual void on_event(size_t index, const Event& event, std::string& out) = 0;
 
-  // After the last event: appends the JSON body or, in a stream, its last frames.
+  // After the last event: appends the JSON body or, in a stream, its last frames. A stream whose
+  // answer failed before it had written anything (no on_event appended a byte) has a JSON body with
+  // the error instead, and status() is not 200.
   virtual void end(std::string& out) = 0;
 
-  // The wire form of an error: a JSON body, or the frames that end a stream that had begun.
+  // The wire form of an error: the frames that end a stream that has written something, else a JSON
+  // body.
   virtual std::string error(const ApiError& error) const = 0;
 
-  // Whether the client sees a failed answer (FinishReason::kError without a byte sent yet is a
-  // 500). The status of a body from end().
+  // The status of a body from end(): 200 unless the answer failed. Known before end().
   virtual int status() const = 0;
 };
 
