@@ -4,6 +4,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace quern::cpu {
@@ -26,12 +28,30 @@ bool has_avx512() {
 }
 
 bool has_avx512vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+
+// Tiles are 8 KB of state that Linux saves only for processes that asked (5.16 and later).
+int request_tiles() {
+  constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr int kTileData = 18;               // the state component of the tiles' contents
+  return static_cast<int>(::syscall(SYS_arch_prctl, kRequestPermission, kTileData));
+}
+
+bool has_amx() {
+  static const bool usable = [] {
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    return has_avx512vnni() && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 &&
+           amx_usable(edx, request_tiles);
+  }();
+  return usable;
+}
 #else
 bool has_avx2() { return false; }
 
 bool has_avx512() { return false; }
 
 bool has_avx512vnni() { return false; }
+
+bool has_amx() { return false; }
 #endif
 
 }  // namespace
@@ -52,8 +72,17 @@ bool isa_supported(Isa isa) {
       return has_avx512();
     case Isa::kAvx512Vnni:
       return has_avx512vnni();
+    case Isa::kAmx:
+      return has_amx();
   }
   return false;
+}
+
+bool amx_usable(uint32_t leaf7_edx, int (*request_permission)()) {
+  constexpr uint32_t kTile = 1u << 24;
+  constexpr uint32_t kInt8 = 1u << 25;
+  constexpr uint32_t kBoth = kTile | kInt8;
+  return (leaf7_edx & kBoth) == kBoth && request_permission() == 0;
 }
 
 Isa best_isa() {

@@ -1,4 +1,5 @@
-// The operations of linear_body.inl on AVX-512 registers; the including file adds the dot products.
+// The operations of linear_body.inl and linear_tiles.inl on AVX-512 registers; the including file
+// adds the dot products.
 
 using F = __m512;
 using I = __m512i;
@@ -49,6 +50,12 @@ inline I i_set(int32_t x) { return _mm512_set1_epi32(x); }
 
 inline I i_load(const float* at) { return _mm512_loadu_si512(at); }
 
+inline I i_load(const int32_t* at) { return _mm512_loadu_si512(at); }
+
+inline void i_store(int32_t* at, I x) { _mm512_storeu_si512(at, x); }
+
+inline I i_sub(I a, I b) { return _mm512_sub_epi32(a, b); }
+
 inline I i_add(I a, I b) { return _mm512_add_epi32(a, b); }
 
 inline I i_and(I a, I b) { return _mm512_and_si512(a, b); }
@@ -79,6 +86,18 @@ inline void i_store_bytes(int8_t* at, I x) {
 }
 
 inline B b_load(const uint8_t* at) { return _mm512_loadu_si512(at); }
+
+inline void b_store(int8_t* at, B x) { _mm512_storeu_si512(at, x); }
+
+inline B b_set(int x) { return _mm512_set1_epi8(static_cast<char>(x)); }
+
+inline B b_sub(B a, B b) { return _mm512_sub_epi8(a, b); }
+
+// Each of 16 bytes in all four bytes of its lane.
+inline B b_repeat(const std::byte* at) {
+  return _mm512_shuffle_epi8(i_from_u8(at),
+                             _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0));
+}
 
 inline B b_low_nibbles(B x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
 

@@ -134,6 +134,11 @@ void dense_tile(const DenseTile& t) {
   }
 }
 
+// Where the codes of 16 columns from `column` go.
+inline int8_t* codes_at(int8_t* codes, const QuantizedLayout& layout, int64_t column) {
+  return codes + (column >> 6) * layout.block_stride + (column & 63);
+}
+
 // The bits of |x| order like the numbers, NaN above infinity, so an integer maximum serves.
 inline void quantize_row(const float* x,
                          int64_t columns,
@@ -143,7 +148,7 @@ inline void quantize_row(const float* x,
   const int group_size = layout.group_size;
   const I magnitude = i_set(0x7fffffff);
   const I flip = i_set(layout.flip);
-  for (int64_t begin = 0; begin < columns; begin += group_size, ++groups) {
+  for (int64_t begin = 0; begin < columns; begin += group_size, groups += layout.group_stride) {
     I largest = i_zero();
     for (int i = 0; i < group_size; i += kPanelRows)
       largest = i_max(largest, i_and(i_load(x + begin + i), magnitude));
@@ -151,7 +156,8 @@ inline void quantize_row(const float* x,
     const float m = std::bit_cast<float>(bits);
     constexpr int32_t kInfinity = 0x7f800000;
     if (bits >= kInfinity || m < kSmallestActivation) {
-      std::memset(codes + begin, layout.flip, static_cast<size_t>(group_size));
+      for (int i = 0; i < group_size; i += kPanelRows)
+        std::memset(codes_at(codes, layout, begin + i), layout.flip, kPanelRows);
       *groups = ActivationGroup();
       if (bits >= kInfinity) {
         groups->step = std::bit_cast<float>(0x7fc00000);  // NaN
@@ -164,7 +170,7 @@ inline void quantize_row(const float* x,
     for (int i = 0; i < group_size; i += kPanelRows) {
       const I code = i_round(f_mul(f_load(x + begin + i), inverse));
       sum = i_add(sum, code);
-      i_store_bytes(codes + begin + i, i_xor(code, flip));
+      i_store_bytes(codes_at(codes, layout, begin + i), i_xor(code, flip));
     }
     groups->step = m / 127.0f;
     groups->sum = i_reduce_add(sum);

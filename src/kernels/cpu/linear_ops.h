@@ -22,9 +22,13 @@ struct ActivationGroup {
   int32_t sum = 0;  // A
 };
 
+// Where one row of activations goes: 64 columns after another, block_stride bytes apart, and the
+// groups group_stride apart. The defaults are a plain row.
 struct QuantizedLayout {
   int group_size = 0;
   uint8_t flip = 0;  // always 0 in tables without strips
+  int64_t block_stride = 64;
+  int64_t group_stride = 1;
 };
 
 // One panel of a grouped format times M rows of activations.
@@ -107,8 +111,8 @@ using DenseKernel = void (*)(const DenseTile&);
 using StripKernel = void (*)(const StripTile&);
 
 struct LinearOps {
-  // One row of `columns` numbers into codes[columns], a ^ flip (0, or 0x80: a + 128 unsigned), and
-  // groups[columns / group_size]. group_size % 16 == 0.
+  // One row of `columns` numbers into codes, a ^ flip (0, or 0x80: a + 128 unsigned), and
+  // columns / group_size groups. group_size % 16 == 0.
   void (*quantize)(const float* x,
                    int64_t columns,
                    const QuantizedLayout& layout,

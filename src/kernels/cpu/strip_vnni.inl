@@ -1,10 +1,6 @@
 // Strips of LinearOps on AVX-512 VNNI: unpacking, and the tile of 4 panels x 6 rows.
 
-// Each of the 16 zero points in all four bytes of its lane.
-inline B repeat_bytes(const std::byte* zeros) {
-  return _mm512_shuffle_epi8(i_from_u8(zeros),
-                             _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0));
-}
+#include "kernels/cpu/linear_unpack.inl"
 
 // The weights of one group, signed, every `stride` bytes; returns their sums.
 template <WeightFormat kFormat>
@@ -32,23 +28,6 @@ inline I unpack_group(const uint8_t* codes, int group_size, B base, int8_t* to, 
   return sum;
 }
 
-// The scales and offsets of one group into row `at` of the strip's arrays.
-inline void unpack_record(const Segment& segment,
-                          const std::byte* record,
-                          Strip strip,
-                          int64_t at) {
-  f_store(strip.scales + at, f_mul(f_from_f16(record), f_set(segment.scale_unit)));
-  const std::byte* offsets = record + 2 * kPanelRows;
-  I r = i_zero();
-  if (segment.offset == GroupOffset::kMinimum) {
-    f_store(strip.minima + at, f_mul(f_from_f16(offsets), f_set(segment.minimum_unit)));
-  } else {
-    r = i_from_u8(offsets);
-  }
-  r = _mm512_sub_epi32(r, i_set(segment.code_base));
-  _mm512_store_si512(strip.pairs + at, i_or(i_and(r, i_set(0xffff)), i_shift_left<16 + 7>(r)));
-}
-
 void unpack_panel(const UnpackPanel& p) {
   const Segment& segment = *p.segment;
   const int group_size = segment.group_size;
@@ -61,14 +40,15 @@ void unpack_panel(const UnpackPanel& p) {
   int8_t* to = p.strip.weights + 64 * p.panel;
   int64_t at = kPanelRows * p.panel;
   for (int64_t g = 0; g < p.groups; ++g) {
-    const bool from_zeros = segment.centred != 0 && segment.offset == GroupOffset::kZeroPoint;
-    const B base = from_zeros ? repeat_bytes(record + 2 * kPanelRows)
-                              : _mm512_set1_epi8(static_cast<char>(segment.code_base));
+    const B base = signed_base(segment, record);
     const I sum = segment.format == WeightFormat::kInt8
                       ? unpack_group<WeightFormat::kInt8>(codes, group_size, base, to, stride)
                       : unpack_group<WeightFormat::kInt4>(codes, group_size, base, to, stride);
     _mm512_store_si512(p.strip.offsets + at, _mm512_sub_epi32(i_zero(), i_shift_left<7>(sum)));
-    unpack_record(segment, record, p.strip, at);
+    unpack_record(segment, record,
+                  {.scales = p.strip.scales + at,
+                   .minima = p.strip.minima + at,
+                   .pairs = p.strip.pairs + at});
     codes += group_bytes;
     record += segment.record_bytes();
     to += stride * (group_size / 4);
