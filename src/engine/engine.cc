@@ -38,6 +38,10 @@ std::vector<int32_t> end_tokens(const ModelSpec& spec, const Tokenizer* tokenize
   return tokens;
 }
 
+std::string not_finite(int64_t position) {
+  return fmt::format("the model's logits at position {} are not finite", position);
+}
+
 }  // namespace
 
 Engine::Engine(Model& model,
@@ -51,16 +55,18 @@ Engine::Engine(Model& model,
       eos_tokens_(end_tokens(model.spec(), tokenizer)),
       blocks_(model.limits().kv_blocks),
       scheduler_({.batch_tokens = options_.max_batch_tokens,
+                  .logit_rows = model.limits().max_logit_rows,
                   .sequences = options_.max_sequences,
                   .waiting = options_.max_waiting,
                   .prefill_chunk = options_.max_prefill_chunk}),
       sampler_(model.spec().vocabulary),
-      logits_(options_.max_sequences, model.spec().vocabulary) {
+      allowed_(static_cast<size_t>((model.spec().vocabulary + 31) / 32)),
+      logits_(model.limits().max_logit_rows, model.spec().vocabulary) {
   const auto rows = static_cast<size_t>(options_.max_batch_tokens);
   const auto sequences = static_cast<size_t>(options_.max_sequences);
   tokens_.reserve(rows);
   positions_.reserve(rows);
-  logit_rows_.reserve(sequences);
+  logit_rows_.reserve(static_cast<size_t>(logits_.rows()));
   spans_.reserve(sequences);
   failures_.resize(sequences);
   banned_.reserve(eos_tokens_.size() + kMaxStopTokens);
@@ -90,6 +96,7 @@ void Engine::cancel(RequestId id) {
 
 bool Engine::step(EventSink sink) {
   end_cancelled(sink);
+  end_expired(sink);
   const std::span<const ScheduledChunk> chunks = scheduler_.schedule(blocks_);
   if (chunks.empty()) return !idle();
   run(chunks);
@@ -101,6 +108,17 @@ void Engine::end_cancelled(EventSink sink) {
   const auto cancelled = [](const Sequence& sequence) { return sequence.cancelled; };
   while (Sequence* sequence = scheduler_.find(cancelled)) {
     finish(*sequence, {FinishReason::kCancelled, {}, {}}, sink);
+  }
+}
+
+void Engine::end_expired(EventSink sink) {
+  const int64_t now_ns = clock_.now_ns();
+  const auto expired = [now_ns](const Sequence& sequence) {
+    const std::optional<int64_t>& deadline_ns = sequence.request.deadline_ns;
+    return !sequence.started && deadline_ns && *deadline_ns < now_ns;
+  };
+  while (Sequence* sequence = scheduler_.find(expired)) {
+    finish(*sequence, {FinishReason::kExpired, {}, {}}, sink);
   }
 }
 
@@ -135,7 +153,7 @@ void Engine::run_one_by_one(std::span<const ScheduledChunk> chunks) {
     } catch (const std::exception& failure) {
       failures_[i] = fmt::format("the model failed: {}", failure.what());
     }
-    if (chunks[i].completes()) ++logit_row;
+    logit_row += chunks[i].logit_rows;
   }
 }
 
@@ -163,48 +181,96 @@ void Engine::fill_batch(std::span<const ScheduledChunk> chunks) {
       tokens_.push_back(sequence.tokens[static_cast<size_t>(position)]);
       positions_.push_back(static_cast<int32_t>(position));
     }
-    if (chunk.completes()) logit_rows_.push_back(static_cast<int32_t>(tokens_.size()) - 1);
+    for (int64_t i = chunk.logit_rows; i > 0; --i) {
+      logit_rows_.push_back(static_cast<int32_t>(static_cast<int64_t>(tokens_.size()) - i));
+    }
   }
 }
 
 void Engine::commit(std::span<const ScheduledChunk> chunks, EventSink sink) {
   int64_t logit_row = 0;
   for (size_t i = 0; i < chunks.size(); ++i) {
-    Sequence& sequence = *chunks[i].sequence;
-    const bool completes = chunks[i].completes();
     const int64_t row = logit_row;
-    if (completes) ++logit_row;
-    if (!failures_[i].empty()) {
-      finish(sequence, {FinishReason::kError, {}, failures_[i]}, sink);
-      continue;
+    logit_row += chunks[i].logit_rows;
+    if (failures_[i].empty()) {
+      commit_chunk(chunks[i], row, sink);
+    } else {
+      finish(*chunks[i].sequence, {FinishReason::kError, {}, failures_[i]}, sink);
     }
-    sequence.computed += chunks[i].count;
-    if (!completes) continue;
-    commit_token(sequence, {logits_.row(row), static_cast<size_t>(logits_.columns())}, sink);
   }
 }
 
-void Engine::commit_token(Sequence& sequence, std::span<const float> logits, EventSink sink) {
-  const auto sampled = sampler_.sample(logits, {.params = sequence.request.sampling,
-                                                .tokens = sequence.tokens,
-                                                .prompt_tokens = sequence.prompt_tokens,
-                                                .banned = banned_tokens(sequence),
-                                                .top_logprobs = sequence.request.top_logprobs});
-  if (!sampled) {
+void Engine::commit_chunk(const ScheduledChunk& chunk, int64_t logit_row, EventSink sink) {
+  Sequence& sequence = *chunk.sequence;
+  const bool completes = chunk.completes();
+  if (!gather_prompt_logprobs(chunk, logit_row)) {
+    finish(sequence, {FinishReason::kError, {}, not_finite(sequence.first_logits())}, sink);
+    return;
+  }
+  sequence.computed += chunk.count;
+  if (completes) commit_token(sequence, logit_row + chunk.logit_rows - 1, sink);
+}
+
+bool Engine::gather_prompt_logprobs(const ScheduledChunk& chunk, int64_t logit_row) {
+  Sequence& sequence = *chunk.sequence;
+  if (!sequence.request.prompt_logprobs || sequence.output_tokens() > 0) return true;
+  for (int64_t i = 0; i < chunk.logit_rows; ++i) {
+    const auto next = static_cast<size_t>(sequence.first_logits() + 1);
+    if (next == sequence.tokens.size()) break;  // the last row gives the first sampled token
+    std::optional<Logprobs> logprobs = logprobs_of(logits_at(logit_row + i), sequence.tokens[next],
+                                                   *sequence.request.prompt_logprobs);
+    if (!logprobs) return false;
+    sequence.prompt_logprobs.push_back(std::move(*logprobs));
+  }
+  return true;
+}
+
+void Engine::commit_token(Sequence& sequence, int64_t logit_row, EventSink sink) {
+  std::optional<SampledToken> sampled;
+  try {
+    sampled = sample(sequence, logit_row);
+  } catch (const std::exception& failure) {  // one request's constraint harms no other
     finish(sequence,
-           {FinishReason::kError,
-            {},
-            fmt::format("the model's logits at position {} are not finite", sequence.known() - 1)},
+           {FinishReason::kError, {}, fmt::format("the constraint failed: {}", failure.what())},
            sink);
     return;
   }
-  if (sequence.output_tokens() == 0) sequence.timing.first_token_ns = clock_.now_ns();
+  if (!sampled) {
+    finish(sequence, {FinishReason::kError, {}, not_finite(sequence.known() - 1)}, sink);
+    return;
+  }
+  if (sequence.output_tokens() == 0) {
+    sequence.timing.first_token_ns = clock_.now_ns();
+    if (sequence.request.prompt_logprobs) {
+      sink(Event(PromptLogprobsEvent{sequence.id, std::move(sequence.prompt_logprobs)}));
+    }
+  }
   sequence.tokens.push_back(sampled->token);
   ++counters_.completion_tokens;
-  TokenEvent event{sequence.id, sampled->token, {}, sampled->logprobs};
+  TokenEvent event{sequence.id, sampled->token, {}, std::move(sampled->logprobs)};
   const std::optional<Ending> ending = append_text(sequence, event.text);
   sink(Event(std::move(event)));
   if (ending) finish(sequence, *ending, sink);
+}
+
+std::optional<SampledToken> Engine::sample(Sequence& sequence, int64_t logit_row) {
+  const Request& request = sequence.request;
+  std::span<const int32_t> banned = banned_tokens(sequence);
+  const std::span<const uint32_t> allowed = allowed_tokens(sequence, banned);
+  std::optional<SampledToken> sampled =
+      sampler_.sample(logits_at(logit_row), {.params = request.sampling,
+                                             .tokens = sequence.tokens,
+                                             .prompt_tokens = sequence.prompt_tokens,
+                                             .banned = banned,
+                                             .top_logprobs = request.top_logprobs,
+                                             .bias = request.logit_bias,
+                                             .allowed = allowed});
+  if (sampled && request.constraint) request.constraint->accept(sampled->token);
+  return sampled;
+}
+
+std::span<const float> Engine::logits_at(int64_t logit_row) const {
+  return {logits_.row(logit_row), static_cast<size_t>(logits_.columns())};
 }
 
 bool Engine::ends_text(const Sequence& sequence, int32_t token) const {
@@ -223,10 +289,27 @@ std::span<const int32_t> Engine::banned_tokens(const Sequence& sequence) {
   return banned_;
 }
 
+std::span<const uint32_t> Engine::allowed_tokens(Sequence& sequence,
+                                                 std::span<const int32_t>& banned) {
+  if (!sequence.request.constraint) return {};
+  sequence.request.constraint->fill_mask(allowed_);
+  if (banned.empty()) return allowed_;
+  const auto is_banned = [&](int32_t token) { return contains(banned, token); };
+  const auto vocabulary = static_cast<int32_t>(model_.spec().vocabulary);
+  for (int32_t token = 0; token < vocabulary; ++token) {
+    const uint32_t word = allowed_[static_cast<size_t>(token / 32)];
+    if ((word >> (token % 32) & 1) != 0 && !is_banned(token)) return allowed_;
+  }
+  banned = {};
+  return allowed_;
+}
+
 std::optional<Engine::Ending> Engine::append_text(Sequence& sequence, std::string& text) {
   const int32_t token = sequence.tokens.back();
   std::optional<Ending> ending;
-  if (ends_text(sequence, token)) {
+  const TokenConstraint* constraint = sequence.request.constraint.get();
+  const bool is_end = ends_text(sequence, token);
+  if (is_end || (constraint != nullptr && constraint->ended())) {
     ending = Ending{FinishReason::kStop, {}, {}};
   } else if (sequence.output_tokens() == sequence.request.max_tokens) {
     ending = Ending{FinishReason::kLength, {}, {}};
@@ -234,7 +317,7 @@ std::optional<Engine::Ending> Engine::append_text(Sequence& sequence, std::strin
   if (!sequence.detokenizer) return ending;
 
   std::string piece;  // a token that ends the text is no part of it
-  if (!ending || ending->reason != FinishReason::kStop) piece = sequence.detokenizer->push(token);
+  if (!is_end) piece = sequence.detokenizer->push(token);
   if (ending) piece += sequence.detokenizer->finish();
   if (sequence.output_tokens() < sequence.request.min_tokens) {
     text = std::move(piece);

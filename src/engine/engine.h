@@ -42,8 +42,8 @@ struct EngineStats {
   int64_t completion_tokens = 0;
   int64_t preemptions = 0;
   int64_t accepted = 0;
-  int64_t refused = 0;                 // by submit(), whatever the reason
-  int64_t finished[4] = {0, 0, 0, 0};  // by FinishReason
+  int64_t refused = 0;                    // by submit(), whatever the reason
+  int64_t finished[kFinishReasons] = {};  // by FinishReason
 };
 
 // A request's tokens depend on its prompt, its SamplingParams and the model alone: not on what else
@@ -89,15 +89,23 @@ class Engine {
   };
 
   void end_cancelled(EventSink sink);
+  void end_expired(EventSink sink);
   void run(std::span<const ScheduledChunk> chunks);
   void run_one_by_one(std::span<const ScheduledChunk> chunks);
   void forward(std::span<const ScheduledChunk> chunks, int64_t first_logit_row);
   void fill_batch(std::span<const ScheduledChunk> chunks);
   void commit(std::span<const ScheduledChunk> chunks, EventSink sink);
-  void commit_token(Sequence& sequence, std::span<const float> logits, EventSink sink);
+  void commit_chunk(const ScheduledChunk& chunk, int64_t logit_row, EventSink sink);
+  // Takes what the chunk's logits say of the prompt; false when they are not finite.
+  bool gather_prompt_logprobs(const ScheduledChunk& chunk, int64_t logit_row);
+  void commit_token(Sequence& sequence, int64_t logit_row, EventSink sink);
+  std::optional<SampledToken> sample(Sequence& sequence, int64_t logit_row);
   bool ends_text(const Sequence& sequence, int32_t token) const;
   // What min_tokens forbids.
   std::span<const int32_t> banned_tokens(const Sequence& sequence);
+  // What the constraint allows; empty without one. Drops `banned` where nothing would be left.
+  std::span<const uint32_t> allowed_tokens(Sequence& sequence, std::span<const int32_t>& banned);
+  std::span<const float> logits_at(int64_t logit_row) const;
   // The text that the last token makes certain, and whether the sequence ends with it.
   std::optional<Ending> append_text(Sequence& sequence, std::string& text);
   void finish(Sequence& sequence, Ending ending, EventSink sink);
@@ -118,7 +126,8 @@ class Engine {
   std::vector<SequenceSpan> spans_;
   std::vector<std::string> failures_;  // one for each chunk; empty: it ran
   std::vector<int32_t> banned_;
-  FloatMatrix logits_;
+  std::vector<uint32_t> allowed_;  // [ceil(vocabulary / 32)]
+  FloatMatrix logits_;             // [max_logit_rows, vocabulary]
 };
 
 }  // namespace quern

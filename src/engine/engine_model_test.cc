@@ -9,6 +9,7 @@
 
 #include "base/random.h"
 #include "engine/engine.h"
+#include "engine/test_request.h"
 
 namespace quern {
 namespace {
@@ -58,7 +59,7 @@ class LoadedEngine {
   std::vector<Answer> run(const std::vector<Request>& requests) {
     std::map<RequestId, size_t> index;
     for (size_t i = 0; i < requests.size(); ++i) {
-      const Result<RequestId> id = engine_->submit(requests[i]);
+      const Result<RequestId> id = engine_->submit(copy_of(requests[i]));
       EXPECT_TRUE(id) << (id ? "" : id.error().message);
       if (id) index[*id] = i;
     }
@@ -73,6 +74,12 @@ class LoadedEngine {
     }
     EXPECT_TRUE(engine_->consistent());
     return answers;
+  }
+
+  Answer run(const Request& request) {
+    std::vector<Request> requests;
+    requests.push_back(copy_of(request));
+    return run(requests)[0];
   }
 
   EngineStats stats() const { return engine_->stats(); }
@@ -107,7 +114,7 @@ std::vector<Answer> run_alone(std::string_view golden,
                               const std::vector<Request>& requests) {
   std::vector<Answer> answers;
   LoadedEngine engine(golden, setup);
-  for (const Request& request : requests) answers.push_back(engine.run({request})[0]);
+  for (const Request& request : requests) answers.push_back(engine.run(request));
   return answers;
 }
 

@@ -10,6 +10,7 @@
 #include "base/random.h"
 #include "engine/engine.h"
 #include "engine/simulated_model.h"
+#include "engine/test_request.h"
 #include "engine/test_tokenizer.h"
 
 namespace quern {
@@ -41,6 +42,8 @@ class Dice {
 struct Answer {
   std::vector<int32_t> tokens;
   std::string text;
+  std::vector<Logprobs> logprobs;
+  std::vector<Logprobs> prompt_logprobs;
   std::optional<FinishedEvent> finished;
 };
 
@@ -50,14 +53,18 @@ void record(Answers& answers, const Event& event) {
   if (const auto* token = std::get_if<TokenEvent>(&event)) {
     answers[token->request].tokens.push_back(token->token);
     answers[token->request].text += token->text;
+    if (token->logprobs) answers[token->request].logprobs.push_back(*token->logprobs);
+  } else if (const auto* prompt = std::get_if<PromptLogprobsEvent>(&event)) {
+    answers[prompt->request].prompt_logprobs = prompt->logprobs;
   } else {
     const auto& finished = std::get<FinishedEvent>(event);
     answers[finished.request].finished = finished;
   }
 }
 
-Request random_request(Dice& dice, int64_t longest) {
-  Request request;
+RequestRecipe random_request(Dice& dice, int64_t longest) {
+  RequestRecipe recipe;
+  Request& request = recipe.request;
   const int64_t prompt =
       dice.in(1, dice.one_in(4) ? longest - 1 : std::min<int64_t>(20, longest - 1));
   for (int64_t i = 0; i < prompt; ++i) {
@@ -75,7 +82,14 @@ Request random_request(Dice& dice, int64_t longest) {
   sampling.seed = static_cast<uint64_t>(dice.in(0, 3));
   if (dice.one_in(5)) request.stop = {dice.one_in(2) ? "w1" : "END", "the"};
   if (dice.one_in(4)) request.eos = EosTokens::kIgnore;
-  return request;
+  if (dice.one_in(3)) request.top_logprobs = static_cast<int32_t>(dice.in(0, 3));
+  if (dice.one_in(5)) request.prompt_logprobs = static_cast<int32_t>(dice.in(0, 3));
+  if (dice.one_in(4)) request.logit_bias = {{static_cast<int32_t>(dice.in(0, 63)), 2}, {0, -3}};
+  if (dice.one_in(4)) {
+    recipe.constraint_seed = static_cast<uint64_t>(dice.in(0, 1000));
+    recipe.constraint_length = dice.in(1, 2 * request.max_tokens);
+  }
+  return recipe;
 }
 
 struct Simulation {
@@ -103,11 +117,13 @@ Simulation random_simulation(Dice& dice, uint64_t seed) {
   return simulation;
 }
 
-Answer run_alone(const Simulation& simulation, const Tokenizer& tokenizer, const Request& request) {
+Answer run_alone(const Simulation& simulation,
+                 const Tokenizer& tokenizer,
+                 const RequestRecipe& recipe) {
   SimulatedModel model(simulation.model, nullptr);
   const ManualClock clock;
   Engine engine(model, &tokenizer, {}, clock);
-  const Result<RequestId> id = engine.submit(request);
+  const Result<RequestId> id = engine.submit(recipe.make(kVocabulary));
   EXPECT_TRUE(id);
   Answers answers;
   while (engine.step([&](const Event& event) { record(answers, event); })) {
@@ -123,9 +139,23 @@ struct Totals {
   int64_t preemptions = 0;
 };
 
+// Whether `part` is the first of `whole`, bit for bit.
+bool begins(const std::vector<Logprobs>& whole, const std::vector<Logprobs>& part) {
+  const auto same_entry = [](const TokenLogprob& a, const TokenLogprob& b) {
+    return a.token == b.token && a.logprob == b.logprob;
+  };
+  const auto same = [&](const Logprobs& a, const Logprobs& b) {
+    return a.chosen == b.chosen &&
+           std::equal(a.top.begin(), a.top.end(), b.top.begin(), b.top.end(), same_entry);
+  };
+  return part.size() <= whole.size() && std::equal(part.begin(), part.end(), whole.begin(), same);
+}
+
 void expect_same_as_alone(const Answer& answer, const Answer& alone) {
   ASSERT_TRUE(answer.finished);
   EXPECT_EQ(answer.finished->usage.completion_tokens, static_cast<int64_t>(answer.tokens.size()));
+  EXPECT_TRUE(begins(alone.logprobs, answer.logprobs));
+  EXPECT_TRUE(begins(alone.prompt_logprobs, answer.prompt_logprobs));
   if (answer.finished->reason == FinishReason::kCancelled) {
     ASSERT_LE(answer.tokens.size(), alone.tokens.size());
     EXPECT_TRUE(std::equal(answer.tokens.begin(), answer.tokens.end(), alone.tokens.begin()));
@@ -136,6 +166,8 @@ void expect_same_as_alone(const Answer& answer, const Answer& alone) {
   EXPECT_EQ(answer.finished->stop, alone.finished->stop);
   EXPECT_EQ(answer.tokens, alone.tokens);
   EXPECT_EQ(answer.text, alone.text);
+  EXPECT_EQ(answer.logprobs.size(), alone.logprobs.size());
+  EXPECT_EQ(answer.prompt_logprobs.size(), alone.prompt_logprobs.size());
 }
 
 // Submits and cancels at random between steps until all requests have ended.
@@ -145,17 +177,17 @@ void simulate(uint64_t seed, const Tokenizer& tokenizer, Totals& totals) {
   SimulatedModel model(simulation.model, nullptr);
   const ManualClock clock;
   Engine engine(model, &tokenizer, simulation.engine, clock);
-  std::map<RequestId, Request> requests;
+  std::map<RequestId, RequestRecipe> requests;
   Answers answers;
   int64_t left = simulation.requests;
   for (int64_t steps = 0; left > 0 || !engine.idle(); ++steps) {
     ASSERT_LT(steps, 20000) << "no progress";
     while (left > 0 && dice.one_in(simulation.steps_between_arrivals)) {
       --left;
-      Request request = random_request(dice, engine.max_request_tokens());
-      const Result<RequestId> id = engine.submit(request);
+      RequestRecipe recipe = random_request(dice, engine.max_request_tokens());
+      const Result<RequestId> id = engine.submit(recipe.make(kVocabulary));
       if (id) {
-        requests.emplace(*id, std::move(request));
+        requests.emplace(*id, std::move(recipe));
       } else {
         ASSERT_EQ(id.error().code, ErrorCode::kExhausted) << id.error().message;
         ++totals.refused;
@@ -179,9 +211,9 @@ void simulate(uint64_t seed, const Tokenizer& tokenizer, Totals& totals) {
   totals.cancelled += stats.finished[2];
   totals.failed += stats.finished[3];
   int64_t completion_tokens = 0;
-  for (const auto& [id, request] : requests) {
+  for (const auto& [id, recipe] : requests) {
     SCOPED_TRACE(testing::Message() << "request " << id);
-    expect_same_as_alone(answers[id], run_alone(simulation, tokenizer, request));
+    expect_same_as_alone(answers[id], run_alone(simulation, tokenizer, recipe));
     completion_tokens += static_cast<int64_t>(answers[id].tokens.size());
   }
   EXPECT_EQ(stats.completion_tokens, completion_tokens);

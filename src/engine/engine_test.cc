@@ -1,7 +1,9 @@
 #include "engine/engine.h"
 
+#include <algorithm>
 #include <map>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <variant>
 
@@ -9,6 +11,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/simulated_model.h"
+#include "engine/test_request.h"
 #include "engine/test_tokenizer.h"
 
 namespace quern {
@@ -29,6 +32,8 @@ SimulatedModelOptions model_options(int64_t kv_blocks) {
 struct Answer {
   std::vector<int32_t> tokens;
   std::string text;
+  std::vector<Logprobs> logprobs;
+  std::optional<std::vector<Logprobs>> prompt_logprobs;
   std::optional<FinishedEvent> finished;
 };
 
@@ -52,6 +57,13 @@ struct Bench {
         EXPECT_FALSE(answer.finished) << "a token after the end";
         answer.tokens.push_back(token->token);
         answer.text += token->text;
+        if (token->logprobs) answer.logprobs.push_back(*token->logprobs);
+        return;
+      }
+      if (const auto* prompt = std::get_if<PromptLogprobsEvent>(&event)) {
+        Answer& answer = answers[prompt->request];
+        EXPECT_TRUE(answer.tokens.empty() && !answer.prompt_logprobs) << "not before the tokens";
+        answer.prompt_logprobs = prompt->logprobs;
         return;
       }
       const auto& finished = std::get<FinishedEvent>(event);
@@ -115,15 +127,15 @@ TEST(Engine, StopsAtTheModelsEndOfTextUnlessToldToIgnoreIt) {
 
   Request ignoring = greedy_request({1}, 40);
   ignoring.eos = EosTokens::kIgnore;
-  EXPECT_EQ(bench.run(ignoring).tokens, tokens);
+  EXPECT_EQ(bench.run(copy_of(ignoring)).tokens, tokens);
 
-  Request own = ignoring;  // a stop token of the request counts even so
+  Request own = copy_of(ignoring);  // a stop token of the request counts even so
   own.stop_tokens = {tokens[5]};
-  EXPECT_EQ(bench.run(own).tokens.size(), first + 1);
+  EXPECT_EQ(bench.run(std::move(own)).tokens.size(), first + 1);
 
   Request longer = greedy_request({1}, 40);
   longer.min_tokens = 20;
-  const Answer& late = bench.run(longer);
+  const Answer& late = bench.run(std::move(longer));
   EXPECT_GE(late.tokens.size(), 20u);
   for (size_t i = 0; i < 20; ++i) EXPECT_NE(late.tokens[i], tokens[5]);
 }
@@ -138,7 +150,7 @@ TEST(Engine, EndsTheTextBeforeAStopStringWhateverTokensSpellIt) {
     if (!stop.empty() && (stop[0] & 0xC0) == 0x80) continue;  // begins within a code point
     Request request = greedy_request({1, 2}, 60);
     request.stop = {stop};
-    const Result<RequestId> id = bench.engine.submit(request);
+    const Result<RequestId> id = bench.engine.submit(std::move(request));
     if (!id) continue;  // the cut ended within a code point
     bench.drain();
     const Answer& answer = bench.answers[*id];
@@ -155,7 +167,7 @@ TEST(Engine, GivesOutWhatWasHeldBackWhenTheLengthEndsTheText) {
   const Answer whole = bench.run(greedy_request({7}, 12));
   Request request = greedy_request({7}, 12);
   request.stop = {whole.text.substr(whole.text.size() - 1) + "never"};
-  const Answer& answer = bench.run(request);
+  const Answer& answer = bench.run(std::move(request));
   EXPECT_EQ(answer.text, whole.text);
   EXPECT_EQ(answer.finished->reason, FinishReason::kLength);
 }
@@ -167,7 +179,7 @@ TEST(Engine, LetsNoStopStringEndTheTextBeforeItsMinimum) {
   Request request = greedy_request({7}, 30);
   request.stop = {whole.text.substr(0, 1)};
   request.min_tokens = 12;
-  const Answer& answer = bench.run(request);
+  const Answer& answer = bench.run(std::move(request));
   EXPECT_GE(answer.tokens.size(), 12u);
   EXPECT_EQ(whole.text.substr(0, answer.text.size()), answer.text);
 }
@@ -176,7 +188,7 @@ TEST(Engine, RefusesStopStringsWithoutATokenizer) {
   Bench bench(model_options(16));
   Request request = greedy_request({1}, 4);
   request.stop = {"x"};
-  const Result<RequestId> id = bench.engine.submit(request);
+  const Result<RequestId> id = bench.engine.submit(std::move(request));
   ASSERT_FALSE(id);
   EXPECT_EQ(id.error().code, ErrorCode::kInvalidArgument);
   EXPECT_THAT(id.error().message, HasSubstr("without a tokenizer"));
@@ -310,7 +322,7 @@ TEST(Engine, ReportsLogprobsWhenAsked) {
   Bench bench(model_options(16));
   Request request = greedy_request({1}, 3);
   request.top_logprobs = 2;
-  bench.submit(request);
+  bench.submit(std::move(request));
   int tokens = 0;
   while (bench.engine.step([&](const Event& event) {
     const auto* token = std::get_if<TokenEvent>(&event);
@@ -323,6 +335,176 @@ TEST(Engine, ReportsLogprobsWhenAsked) {
   })) {
   }
   EXPECT_EQ(tokens, 3);
+}
+
+// The model's logprobs of each token of `tokens` after those before it, by asking it for one row at
+// a time.
+std::vector<Logprobs> logprobs_one_by_one(const std::vector<int32_t>& tokens, int32_t top) {
+  std::vector<Logprobs> all;
+  for (size_t i = 1; i < tokens.size(); ++i) {
+    Bench bench(model_options(16));
+    Request request = greedy_request({tokens.begin(), tokens.begin() + static_cast<long>(i)}, 1);
+    request.top_logprobs = kMaxLogprobs;
+    for (int32_t other = 0; other < 64; ++other) {  // no other token may be chosen
+      request.logit_bias.push_back({other, other == tokens[i] ? 100.0f : -100.0f});
+    }
+    Logprobs logprobs = bench.run(std::move(request)).logprobs[0];
+    logprobs.top.resize(static_cast<size_t>(top));
+    all.push_back(logprobs);
+  }
+  return all;
+}
+
+void expect_equal(const std::vector<Logprobs>& a, const std::vector<Logprobs>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) {
+    EXPECT_EQ(a[i].chosen, b[i].chosen) << "at " << i;
+    ASSERT_EQ(a[i].top.size(), b[i].top.size());
+    for (size_t k = 0; k < a[i].top.size(); ++k) {
+      EXPECT_EQ(a[i].top[k].token, b[i].top[k].token);
+      EXPECT_EQ(a[i].top[k].logprob, b[i].top[k].logprob);
+    }
+  }
+}
+
+TEST(Engine, GivesThePromptsLogprobsInWhateverChunks) {
+  std::vector<int32_t> prompt;
+  for (int32_t i = 0; i < 45; ++i) prompt.push_back(i * 7 % 64);
+  const std::vector<Logprobs> expected = logprobs_one_by_one(prompt, 3);
+  for (const int64_t logit_rows : {1, 3, 64}) {
+    SimulatedModelOptions options = model_options(16);
+    options.limits.max_logit_rows = logit_rows;
+    Bench bench(options);
+    Request request = greedy_request(prompt, 4);
+    request.prompt_logprobs = 3;
+    const std::vector<int32_t> plain = Bench(options).run(greedy_request(prompt, 4)).tokens;
+    const Answer& answer = bench.run(std::move(request));
+    ASSERT_TRUE(answer.prompt_logprobs);
+    expect_equal(*answer.prompt_logprobs, expected);
+    EXPECT_EQ(answer.tokens, plain);
+  }
+}
+
+TEST(Engine, GivesThePromptsLogprobsOnceHoweverOftenItWasPreempted) {
+  SimulatedModelOptions options = model_options(4);
+  options.limits.max_logit_rows = 2;
+  Bench bench(options);
+  std::vector<int32_t> prompt(50, 5);
+  for (const int32_t first : {1, 2}) {
+    prompt[0] = first;
+    Request request = greedy_request(prompt, 30);
+    request.prompt_logprobs = 0;
+    bench.submit(std::move(request));
+  }
+  bench.drain();
+  for (const RequestId id : {1u, 2u}) {
+    ASSERT_TRUE(bench.answers[id].prompt_logprobs);
+    prompt[0] = static_cast<int32_t>(id);
+    expect_equal(*bench.answers[id].prompt_logprobs, logprobs_one_by_one(prompt, 0));
+  }
+}
+
+TEST(Engine, GivesAnEmptyListOfLogprobsForAPromptOfOneToken) {
+  Bench bench(model_options(16));
+  Request request = greedy_request({1}, 2);
+  request.prompt_logprobs = 0;
+  const Answer& answer = bench.run(std::move(request));
+  ASSERT_TRUE(answer.prompt_logprobs);
+  EXPECT_TRUE(answer.prompt_logprobs->empty());
+}
+
+TEST(Engine, FailsAPromptWhoseLogprobsAreNotFinite) {
+  SimulatedModelOptions options = model_options(16);
+  options.nan_token = 63;
+  Bench bench(options);
+  Request request = greedy_request({1, 2, 63, 4}, 2);
+  request.prompt_logprobs = 0;
+  const Answer& answer = bench.run(std::move(request));
+  EXPECT_EQ(answer.finished->reason, FinishReason::kError);
+  EXPECT_THAT(answer.finished->error, HasSubstr("position 2 are not finite"));
+  EXPECT_FALSE(answer.prompt_logprobs);
+}
+
+TEST(Engine, AddsTheBiasOfATokenToItsLogit) {
+  Bench bench(model_options(16));
+  Request request = greedy_request({1}, 3);
+  request.logit_bias = {{42, 30}, {42, 20}, {7, 49}};  // those of one token add up
+  request.sampling.repetition_penalty = 1;
+  EXPECT_EQ(bench.run(std::move(request)).tokens, (std::vector<int32_t>{42, 42, 42}));
+}
+
+TEST(Engine, FollowsAConstraintToItsEnd) {
+  Bench bench(model_options(16));
+  Request request = greedy_request({1}, 40);
+  request.constraint = std::make_unique<HashConstraint>(9, 64, 6);
+  const Answer& answer = bench.run(std::move(request));
+  EXPECT_EQ(answer.finished->reason, FinishReason::kStop);
+  ASSERT_EQ(answer.tokens.size(), 6u);
+  HashConstraint replay(9, 64, 6);
+  for (const int32_t token : answer.tokens) replay.accept(token);
+  EXPECT_FALSE(replay.rejected());
+}
+
+// Allows one token alone; throws when told to.
+class OneToken final : public TokenConstraint {
+ public:
+  explicit OneToken(int32_t token) : token_(token) {}
+
+  void fill_mask(std::span<uint32_t> mask) override {
+    if (token_ < 0) throw std::runtime_error("out of memory");
+    std::fill(mask.begin(), mask.end(), 0u);
+    mask[static_cast<size_t>(token_ / 32)] |= 1u << (token_ % 32);
+  }
+
+  void accept(int32_t) override {}
+
+  bool ended() const override { return false; }
+
+ private:
+  int32_t token_;
+};
+
+TEST(Engine, LetsAConstraintEndTheTextBeforeItsMinimum) {
+  SimulatedModelOptions options = model_options(16);
+  options.eos_tokens = {9};
+  Bench bench(options);
+  Request request = greedy_request({1}, 40);
+  request.min_tokens = 5;
+  request.constraint = std::make_unique<OneToken>(9);
+  const Answer& answer = bench.run(std::move(request));
+  EXPECT_EQ(answer.tokens, std::vector<int32_t>{9});
+  EXPECT_EQ(answer.finished->reason, FinishReason::kStop);
+}
+
+TEST(Engine, FailsOnlyTheRequestWhoseConstraintThrows) {
+  Bench bench(model_options(16));
+  Request request = greedy_request({1}, 4);
+  request.constraint = std::make_unique<OneToken>(-1);
+  bench.submit(std::move(request));
+  bench.submit(greedy_request({1}, 4));
+  bench.drain();
+  EXPECT_EQ(bench.answers[1].finished->reason, FinishReason::kError);
+  EXPECT_EQ(bench.answers[1].finished->error, "the constraint failed: out of memory");
+  EXPECT_EQ(bench.answers[2].finished->reason, FinishReason::kLength);
+}
+
+TEST(Engine, EndsWhatWaitsPastItsDeadline) {
+  SimulatedModelOptions options = model_options(16);
+  options.cost.step_ns = 100;
+  Bench bench(options, nullptr, {.max_sequences = 1});
+  bench.submit(greedy_request({1}, 4));
+  Request late = greedy_request({1}, 4);
+  late.deadline_ns = 399;
+  bench.submit(std::move(late));
+  Request patient = greedy_request({1}, 4);
+  patient.deadline_ns = 400;
+  bench.submit(std::move(patient));
+  bench.drain();
+  EXPECT_EQ(bench.answers[2].finished->reason, FinishReason::kExpired);
+  EXPECT_EQ(bench.answers[2].finished->usage.completion_tokens, 0);
+  EXPECT_EQ(bench.answers[2].finished->timing.scheduled_ns, 0);
+  EXPECT_EQ(bench.answers[3].finished->reason, FinishReason::kLength);
+  EXPECT_EQ(bench.engine.stats().finished[static_cast<size_t>(FinishReason::kExpired)], 1);
 }
 
 }  // namespace

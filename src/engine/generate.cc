@@ -27,6 +27,10 @@ struct Run {
     if (on_token(index, event) == GenerateFlow::kCancel) engine.cancel(event.request);
   }
 
+  void take(const PromptLogprobsEvent& event) {
+    completions[static_cast<size_t>(event.request - first_id)].prompt_logprobs = event.logprobs;
+  }
+
   void take(const FinishedEvent& event) {
     Completion& completion = completions[static_cast<size_t>(event.request - first_id)];
     completion.reason = event.reason;

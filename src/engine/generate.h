@@ -14,7 +14,8 @@ namespace quern {
 struct Completion {
   std::vector<int32_t> tokens;
   std::string text;
-  std::vector<Logprobs> logprobs;  // one for each token when they were asked for
+  std::vector<Logprobs> logprobs;         // one for each token when they were asked for
+  std::vector<Logprobs> prompt_logprobs;  // of every prompt token but the first, if asked for
   FinishReason reason = FinishReason::kStop;
   Usage usage;
   Timing timing;

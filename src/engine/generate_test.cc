@@ -22,6 +22,13 @@ Request request(int32_t token, int64_t max_tokens) {
   return r;
 }
 
+std::vector<Request> list(Request a, Request b) {
+  std::vector<Request> requests;
+  requests.push_back(std::move(a));
+  requests.push_back(std::move(b));
+  return requests;
+}
+
 class GenerateTest : public testing::Test {
  protected:
   std::unique_ptr<Tokenizer> tokenizer_ = make_test_tokenizer();
@@ -58,7 +65,9 @@ TEST_F(GenerateTest, CancelsWhenTheCallbackSaysSo) {
 
 TEST_F(GenerateTest, KeepsTheOrderOfItsRequests) {
   const auto go_on = [](size_t, const TokenEvent&) { return GenerateFlow::kContinue; };
-  const auto all = generate_all(engine_, {request(1, 9), request(2, 3), request(3, 6)}, go_on);
+  std::vector<Request> requests = list(request(1, 9), request(2, 3));
+  requests.push_back(request(3, 6));
+  const auto all = generate_all(engine_, std::move(requests), go_on);
   ASSERT_TRUE(all);
   ASSERT_EQ(all->size(), 3u);
   EXPECT_EQ((*all)[0].tokens.size(), 9u);
@@ -75,11 +84,22 @@ TEST_F(GenerateTest, RunsNoneWhenOneIsRefused) {
     ++tokens;
     return GenerateFlow::kContinue;
   };
-  const auto all = generate_all(engine_, {request(1, 9), request(2, 0)}, count);
+  const auto all = generate_all(engine_, list(request(1, 9), request(2, 0)), count);
   ASSERT_FALSE(all);
   EXPECT_EQ(all.error().code, ErrorCode::kInvalidArgument);
   EXPECT_EQ(tokens, 0);
   EXPECT_TRUE(engine_.idle());
+}
+
+TEST_F(GenerateTest, ReturnsTheLogprobsOfThePromptWhenAsked) {
+  Request wanting = request(1, 2);
+  wanting.prompt = {1, 2, 3};
+  wanting.prompt_logprobs = 2;
+  const auto go_on = [](size_t, const TokenEvent&) { return GenerateFlow::kContinue; };
+  const Result<Completion> completion = generate(engine_, std::move(wanting), go_on);
+  ASSERT_TRUE(completion);
+  ASSERT_EQ(completion->prompt_logprobs.size(), 2u);
+  EXPECT_EQ(completion->prompt_logprobs[0].top.size(), 2u);
 }
 
 TEST_F(GenerateTest, HasNothingToDoWithoutRequests) {

@@ -90,6 +90,27 @@ Result<Unit> check_stops(const Request& request) {
   return Unit{};
 }
 
+Result<Unit> check_logit_bias(const Request& request, int64_t vocabulary) {
+  if (request.logit_bias.size() > kMaxLogitBiases) {
+    return invalid(fmt::format("logit_bias has {} tokens; at most {} are allowed",
+                               request.logit_bias.size(), kMaxLogitBiases));
+  }
+  for (const LogitBias& entry : request.logit_bias) {
+    if (entry.token < 0 || entry.token >= vocabulary) {
+      return invalid(fmt::format("logit_bias names token {}; the vocabulary has tokens 0 to {}",
+                                 entry.token, vocabulary - 1));
+    }
+    const std::string field = fmt::format("logit_bias of token {}", entry.token);
+    QUERN_TRY(check_range(entry.bias, {field, -100, 100}));
+  }
+  return Unit{};
+}
+
+Result<Unit> check_logprobs(std::string_view field, const std::optional<int32_t>& top) {
+  if (!top) return Unit{};
+  return check_range(*top, {field, 0, kMaxLogprobs});
+}
+
 }  // namespace
 
 Result<Unit> validate(const Request& request, const RequestLimits& limits) {
@@ -98,10 +119,10 @@ Result<Unit> validate(const Request& request, const RequestLimits& limits) {
   QUERN_TRY(check_sampling(request.sampling));
   QUERN_TRY(check_stops(request));
   QUERN_TRY(check_tokens("stop_tokens", request.stop_tokens, limits.vocabulary));
-  if (request.top_logprobs) {
-    QUERN_TRY(check_range(*request.top_logprobs, {"top_logprobs", 0, kMaxLogprobs}));
-  }
-  return Unit{};
+  QUERN_TRY(check_logit_bias(request, limits.vocabulary));
+  QUERN_TRY(check_logprobs("top_logprobs", request.top_logprobs));
+  QUERN_TRY(check_logprobs("prompt_logprobs", request.prompt_logprobs));
+  return check_range(request.tenant_weight, {"tenant_weight", 1, kMaxTenantWeight});
 }
 
 std::string_view finish_reason_name(FinishReason reason) {
@@ -114,6 +135,8 @@ std::string_view finish_reason_name(FinishReason reason) {
       return "cancelled";
     case FinishReason::kError:
       return "error";
+    case FinishReason::kExpired:
+      return "expired";
   }
   return "";
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -10,6 +11,7 @@
 
 #include "base/function_ref.h"
 #include "base/result.h"
+#include "text/token_constraint.h"
 
 namespace quern {
 
@@ -19,6 +21,8 @@ inline constexpr int kMaxStopStrings = 16;
 inline constexpr int kMaxStopBytes = 1024;  // of one stop string
 inline constexpr int kMaxStopTokens = 64;
 inline constexpr int kMaxLogprobs = 20;
+inline constexpr int kMaxLogitBiases = 1024;
+inline constexpr int kMaxTenantWeight = 1000;
 
 // How a token is chosen from its logits; sampler.h states the formulas and their order.
 struct SamplingParams {
@@ -37,6 +41,12 @@ struct SamplingParams {
 
 enum class EosTokens : uint8_t { kStop, kIgnore };
 
+struct LogitBias {
+  int32_t token = 0;
+  float bias = 0;  // [-100, 100]
+};
+
+// Move-only: it owns the state of its constraint.
 struct Request {
   std::vector<int32_t> prompt;
   SamplingParams sampling;
@@ -46,6 +56,24 @@ struct Request {
   std::vector<int32_t> stop_tokens;     // beside the model's own
   EosTokens eos = EosTokens::kStop;     // the model's end-of-text tokens
   std::optional<int32_t> top_logprobs;  // set: logprobs wanted, with that many alternatives
+  std::vector<LogitBias> logit_bias;    // those of one token add up
+
+  // What the answer may say; nullptr: anything. The answer ends with kStop when the constraint has
+  // ended. It has the last word against min_tokens: where it allows nothing but tokens that end
+  // the text, one of them is sampled.
+  std::unique_ptr<TokenConstraint> constraint;
+
+  // Set: a PromptLogprobsEvent is wanted, with that many alternatives. Costs the logits of every
+  // prompt token; nothing of such a prompt comes out of the prefix cache.
+  std::optional<int32_t> prompt_logprobs;
+
+  int32_t priority = 0;       // lower goes first, and may preempt higher
+  uint64_t tenant = 0;        // requests of equal priority share the engine fairly by tenant
+  int32_t tenant_weight = 1;  // in proportion to this; [1, kMaxTenantWeight]
+  uint64_t cache_salt = 0;    // cached prefixes are shared among requests of one salt alone
+
+  // Of the engine's clock: one that has not begun to run by then ends with kExpired.
+  std::optional<int64_t> deadline_ns;
 };
 
 // What a request is held against.
@@ -64,9 +92,12 @@ enum class FinishReason : uint8_t {
   kLength,     // max_tokens
   kCancelled,  // cancel()
   kError,      // the model failed; FinishedEvent::error says how
+  kExpired,    // its deadline passed before it began to run
 };
 
-// "stop", "length", "cancelled", "error".
+inline constexpr int kFinishReasons = 5;
+
+// "stop", "length", "cancelled", "error", "expired".
 std::string_view finish_reason_name(FinishReason reason);
 
 // Tokens that count: each prompt token once however often it was computed, and every token that was
@@ -74,7 +105,7 @@ std::string_view finish_reason_name(FinishReason reason);
 struct Usage {
   int64_t prompt_tokens = 0;
   int64_t completion_tokens = 0;
-  int64_t cached_tokens = 0;  // prompt tokens that were not computed
+  int64_t cached_tokens = 0;  // prompt tokens that were never computed for this request
 };
 
 // Times of the engine's clock; 0 for what did not happen.
@@ -105,6 +136,12 @@ struct TokenEvent {
   std::optional<Logprobs> logprobs;
 };
 
+// Before the first token of a request that asked for it: prompt[i + 1] after prompt[0..i].
+struct PromptLogprobsEvent {
+  RequestId request = 0;
+  std::vector<Logprobs> logprobs;  // one fewer than the prompt has tokens
+};
+
 // The last event of every request that was accepted. Text still held back when a request is
 // cancelled or fails is dropped.
 struct FinishedEvent {
@@ -116,7 +153,7 @@ struct FinishedEvent {
   std::string error;  // kError: one sentence
 };
 
-using Event = std::variant<TokenEvent, FinishedEvent>;
+using Event = std::variant<TokenEvent, FinishedEvent, PromptLogprobsEvent>;
 
 // Called on the owner thread during Engine::step; may submit and cancel, never step.
 using EventSink = FunctionRef<void(const Event&)>;

@@ -32,6 +32,9 @@ TEST(Request, AcceptsWhatIsWithinTheLimits) {
   request.sampling = {.temperature = 100, .top_k = 1 << 20, .top_p = 1e-9f, .min_p = 1};
   request.stop = {std::string(kMaxStopBytes, 'x')};
   request.top_logprobs = kMaxLogprobs;
+  request.prompt_logprobs = kMaxLogprobs;
+  request.logit_bias.assign(kMaxLogitBiases, {9, -100});
+  request.tenant_weight = kMaxTenantWeight;
   EXPECT_TRUE(validate(request, kLimits));
 }
 
@@ -68,6 +71,24 @@ TEST(Request, NamesTheFieldThatIsWrong) {
       {"stop tokens", [](Request& r) { r.stop_tokens.assign(65, 1); }, "stop_tokens has 65"},
       {"stop token", [](Request& r) { r.stop_tokens = {10}; }, "stop_tokens[0] is token 10"},
       {"logprobs", [](Request& r) { r.top_logprobs = 21; }, "top_logprobs is 21"},
+      {"prompt logprobs", [](Request& r) { r.prompt_logprobs = -1; }, "prompt_logprobs is -1"},
+      {"biases", [](Request& r) { r.logit_bias.resize(1025); }, "logit_bias has 1025 tokens"},
+      {"bias token",
+       [](Request& r) {
+         r.logit_bias = {{10, 1}};
+       },
+       "logit_bias names token 10; the vocabulary has tokens 0 to 9"},
+      {"bias",
+       [](Request& r) {
+         r.logit_bias = {{3, 101}};
+       },
+       "logit_bias of token 3 is 101; it must be in [-100, 100]"},
+      {"nan bias",
+       [&](Request& r) {
+         r.logit_bias = {{3, nan}};
+       },
+       "logit_bias of token 3 is nan"},
+      {"weight", [](Request& r) { r.tenant_weight = 0; }, "tenant_weight is 0"},
   };
   for (const BadCase& bad : cases) {
     Request request = good_request();
@@ -94,6 +115,7 @@ TEST(Request, NamesEveryFinishReason) {
   EXPECT_EQ(finish_reason_name(FinishReason::kLength), "length");
   EXPECT_EQ(finish_reason_name(FinishReason::kCancelled), "cancelled");
   EXPECT_EQ(finish_reason_name(FinishReason::kError), "error");
+  EXPECT_EQ(finish_reason_name(FinishReason::kExpired), "expired");
 }
 
 }  // namespace

@@ -39,36 +39,6 @@ float greatest_of(std::span<const float> row) {
   return std::bit_cast<float>(greatest ^ ((greatest >> 31) & 0x7fffffff));
 }
 
-Logprobs logprobs_of(std::span<const float> logits, int32_t chosen, int32_t top) {
-  const float greatest = greatest_of(logits);
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - greatest);
-  const double normaliser = static_cast<double>(greatest) + std::log(sum);
-  const auto logprob = [&](int32_t token) {
-    return static_cast<float>(static_cast<double>(logits[static_cast<size_t>(token)]) - normaliser);
-  };
-  Logprobs result{.chosen = logprob(chosen), .top = {}};
-  // A heap of the likeliest so far, the least of them in front.
-  const auto likelier = [](const TokenLogprob& a, const TokenLogprob& b) {
-    return a.logprob > b.logprob || (a.logprob == b.logprob && a.token < b.token);
-  };
-  auto& heap = result.top;
-  const size_t capacity = std::min(static_cast<size_t>(top), logits.size());
-  for (size_t i = 0; i < logits.size() && capacity > 0; ++i) {
-    const auto token = static_cast<int32_t>(i);
-    const TokenLogprob entry{token, logprob(token)};
-    if (heap.size() == capacity) {
-      if (!likelier(entry, heap.front())) continue;
-      std::pop_heap(heap.begin(), heap.end(), likelier);
-      heap.pop_back();
-    }
-    heap.push_back(entry);
-    std::push_heap(heap.begin(), heap.end(), likelier);
-  }
-  std::sort_heap(heap.begin(), heap.end(), likelier);
-  return result;
-}
-
 // Which bucket a z lies in: monotonic, so that buckets are in order of likelihood.
 size_t bucket_of(float z, float scale) { return static_cast<size_t>(-z * scale); }
 
@@ -87,6 +57,37 @@ float least_z(const SamplingParams& params) {
 
 }  // namespace
 
+std::optional<Logprobs> logprobs_of(std::span<const float> logits, int32_t token, int32_t top) {
+  if (!row_is_finite(logits)) return std::nullopt;
+  const float greatest = greatest_of(logits);
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - greatest);
+  const double normaliser = static_cast<double>(greatest) + std::log(sum);
+  const auto logprob = [&](int32_t id) {
+    return static_cast<float>(static_cast<double>(logits[static_cast<size_t>(id)]) - normaliser);
+  };
+  Logprobs result{.chosen = logprob(token), .top = {}};
+  // A heap of the likeliest so far, the least of them in front.
+  const auto likelier = [](const TokenLogprob& a, const TokenLogprob& b) {
+    return a.logprob > b.logprob || (a.logprob == b.logprob && a.token < b.token);
+  };
+  auto& heap = result.top;
+  const size_t capacity = std::min(static_cast<size_t>(top), logits.size());
+  for (size_t i = 0; i < logits.size() && capacity > 0; ++i) {
+    const auto id = static_cast<int32_t>(i);
+    const TokenLogprob entry{id, logprob(id)};
+    if (heap.size() == capacity) {
+      if (!likelier(entry, heap.front())) continue;
+      std::pop_heap(heap.begin(), heap.end(), likelier);
+      heap.pop_back();
+    }
+    heap.push_back(entry);
+    std::push_heap(heap.begin(), heap.end(), likelier);
+  }
+  std::sort_heap(heap.begin(), heap.end(), likelier);
+  return result;
+}
+
 Sampler::Sampler(int64_t vocabulary)
     : work_(static_cast<size_t>(vocabulary)),
       counts_(work_.size(), 0),
@@ -101,8 +102,9 @@ std::optional<SampledToken> Sampler::sample(std::span<const float> logits,
   QUERN_CHECK(logits.size() == work_.size());
   if (!row_is_finite(logits)) return std::nullopt;
   std::copy(logits.begin(), logits.end(), work_.begin());
+  for (const LogitBias& entry : context.bias) work_[static_cast<size_t>(entry.token)] += entry.bias;
   penalise(context);
-  for (const int32_t token : context.banned) work_[static_cast<size_t>(token)] = kMinusInfinity;
+  forbid(context);
   const float greatest = greatest_of(work_);
   if (!std::isfinite(greatest)) return std::nullopt;
   SampledToken result;
@@ -140,6 +142,20 @@ void Sampler::penalise(const SamplingContext& context) {
       z -= count * params.frequency_penalty;
       z -= params.presence_penalty;
     });
+  }
+}
+
+void Sampler::forbid(const SamplingContext& context) {
+  for (const int32_t token : context.banned) work_[static_cast<size_t>(token)] = kMinusInfinity;
+  if (context.allowed.empty()) return;
+  QUERN_CHECK(context.allowed.size() * 32 >= work_.size());
+  for (size_t begin = 0; begin < work_.size(); begin += 32) {
+    const uint32_t allowed = context.allowed[begin / 32];
+    if (allowed == UINT32_MAX) continue;
+    const size_t count = std::min<size_t>(32, work_.size() - begin);
+    for (size_t i = 0; i < count; ++i) {
+      if ((allowed >> i & 1) == 0) work_[begin + i] = kMinusInfinity;
+    }
   }
 }
 

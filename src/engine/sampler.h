@@ -18,6 +18,8 @@ struct SamplingContext {
   int64_t prompt_tokens = 0;        // the first of them
   std::span<const int32_t> banned;  // never chosen
   std::optional<int32_t> top_logprobs;
+  std::span<const LogitBias> bias = {};
+  std::span<const uint32_t> allowed = {};  // empty: all; else TokenConstraint's mask
 };
 
 struct SampledToken {
@@ -25,16 +27,21 @@ struct SampledToken {
   std::optional<Logprobs> logprobs;
 };
 
+// Natural logarithms of softmax(logits) at `token` and at the `top` likeliest. nullopt when a logit
+// is not finite.
+std::optional<Logprobs> logprobs_of(std::span<const float> logits, int32_t token, int32_t top);
+
 // Applied in this order, z being the logits:
-//   1. repetition (arXiv:1909.05858) over prompt and output: z > 0 ? z / penalty : z * penalty
-//   2. frequency and presence over the output: z -= count * frequency; z -= presence if count > 0
-//   3. banned tokens: z = -infinity
-//   4. temperature 0: the greatest z, the lowest id among equals; else z /= temperature
-//   5. min-p: tokens below min_p times the greatest probability drop out
-//   6. top-k: the k greatest stay, the lowest ids among equals
-//   7. top-p (arXiv:1904.09751): of those the smallest set, likeliest first, whose share of their
+//   1. bias: z += bias
+//   2. repetition (arXiv:1909.05858) over prompt and output: z > 0 ? z / penalty : z * penalty
+//   3. frequency and presence over the output: z -= count * frequency; z -= presence if count > 0
+//   4. banned tokens, and those that are not allowed: z = -infinity
+//   5. temperature 0: the greatest z, the lowest id among equals; else z /= temperature
+//   6. min-p: tokens below min_p times the greatest probability drop out
+//   7. top-k: the k greatest stay, the lowest ids among equals
+//   8. top-p (arXiv:1904.09751): of those the smallest set, likeliest first, whose share of their
 //      sum reaches top_p
-//   8. u = random_uniform(seed, stream, number of tokens so far) walks what is left in order of id
+//   9. u = random_uniform(seed, stream, number of tokens so far) walks what is left in order of id
 // A pure function of its arguments: batch, threads and preemption cannot change it. Tokens less
 // likely than e^-50 of the greatest drop out; all together they weigh less than the random number
 // resolves. Owns scratch; owner thread only.
@@ -56,6 +63,7 @@ class Sampler {
   };
 
   void penalise(const SamplingContext& context);
+  void forbid(const SamplingContext& context);
   int32_t draw(const SamplingContext& context, float greatest);
   void gather(const SamplingParams& params, float greatest);
   void gather_top_k(const SamplingParams& params, float greatest);

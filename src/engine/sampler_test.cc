@@ -277,5 +277,51 @@ TEST(Sampler, ReportsTheModelsOwnLogprobs) {
   EXPECT_TRUE(none->logprobs->top.empty());
 }
 
+TEST(Sampler, AddsTheBiasBeforeThePenalties) {
+  const std::vector<float> logits = {1.0f, 2.0f, 0.5f};
+  const std::vector<int32_t> tokens = {2};
+  const std::vector<LogitBias> bias = {{2, 3.0f}};
+  SamplingParams params;
+  params.temperature = 0;
+  Sampler sampler(3);
+  const auto pick = [&] {
+    return sampler.sample(logits, {.params = params, .tokens = tokens, .bias = bias})->token;
+  };
+  EXPECT_EQ(pick(), 2);
+  params.repetition_penalty = 2;  // (0.5 + 3) / 2 < 2, while 0.5 / 2 + 3 were more
+  EXPECT_EQ(pick(), 1);
+}
+
+TEST(Sampler, ChoosesOnlyWhatTheMaskAllows) {
+  const std::vector<float> logits = random_logits(70, 4, 8);
+  std::vector<uint32_t> mask = {0xffffffffu, 0x0000f000u, 0x00000021u};
+  const std::vector<int32_t> tokens = {0};
+  Sampler sampler(70);
+  SamplingParams params;
+  params.temperature = 4;
+  std::set<int32_t> seen;
+  for (uint64_t seed = 0; seed < 2000; ++seed) {
+    params.seed = seed;
+    const auto sampled =
+        sampler.sample(logits, {.params = params, .tokens = tokens, .allowed = mask});
+    ASSERT_TRUE(sampled);
+    const auto token = static_cast<size_t>(sampled->token);
+    ASSERT_TRUE((mask[token / 32] >> (token % 32) & 1) != 0) << "token " << token;
+    seen.insert(sampled->token);
+  }
+  EXPECT_GT(seen.size(), 20u);
+  EXPECT_EQ(seen.count(69), 1u);
+  mask = {0, 0, 0xffffffc0u};  // nothing of the vocabulary
+  EXPECT_FALSE(sampler.sample(logits, {.params = params, .tokens = tokens, .allowed = mask}));
+}
+
+TEST(LogprobsOf, RefusesWhatIsNotFinite) {
+  std::vector<float> logits = {1, 2, 3};
+  ASSERT_TRUE(logprobs_of(logits, 1, 2));
+  EXPECT_EQ(logprobs_of(logits, 1, 2)->top[0].token, 2);
+  logits[0] = std::numeric_limits<float>::infinity();
+  EXPECT_FALSE(logprobs_of(logits, 1, 2));
+}
+
 }  // namespace
 }  // namespace quern

@@ -17,6 +17,7 @@ bool never_ran(const Owner& sequence) { return sequence->most_computed == 0; }
 
 Scheduler::Scheduler(const SchedulerLimits& limits) : limits_(limits) {
   QUERN_CHECK(limits.sequences >= 1 && limits.batch_tokens >= limits.sequences);
+  QUERN_CHECK(limits.logit_rows >= limits.sequences);
   QUERN_CHECK(limits.waiting >= 1 && limits.prefill_chunk >= 0);
   if (limits_.prefill_chunk == 0) limits_.prefill_chunk = limits_.batch_tokens;
   running_.reserve(static_cast<size_t>(limits.sequences));
@@ -36,16 +37,25 @@ Result<Unit> Scheduler::add(std::unique_ptr<Sequence> sequence) {
 std::span<const ScheduledChunk> Scheduler::schedule(BlockManager& blocks) {
   chunks_.clear();
   const int64_t preemptions_before = preemptions_;
-  int64_t budget = limits_.batch_tokens;
-  for (size_t i = 0; i < running_.size() && budget > 0; ++i) {
-    Sequence* const sequence = running_[i].get();
-    const int64_t count = std::min({sequence->remaining(), budget, limits_.prefill_chunk});
-    if (!make_room(i, count)) break;
-    chunks_.push_back({sequence, count});
-    budget -= count;
+  Room room{limits_.batch_tokens, limits_.logit_rows};
+  for (size_t i = 0; i < running_.size(); ++i) {
+    const auto behind = static_cast<int64_t>(running_.size() - 1 - i);
+    const ScheduledChunk chunk =
+        next_chunk(*running_[i], {room.rows - behind, room.logit_rows - behind});
+    if (!make_room(i, chunk.count)) break;
+    chunks_.push_back(chunk);
+    room.rows -= chunk.count;
+    room.logit_rows -= chunk.logit_rows;
   }
-  if (preemptions_ == preemptions_before) admit_waiting(blocks, budget);
+  if (preemptions_ == preemptions_before) admit_waiting(blocks, room);
   return chunks_;
+}
+
+ScheduledChunk Scheduler::next_chunk(Sequence& sequence, Room room) const {
+  const int64_t without_logits = std::max<int64_t>(0, sequence.first_logits() - sequence.computed);
+  const int64_t count = std::min(
+      {sequence.remaining(), room.rows, limits_.prefill_chunk, without_logits + room.logit_rows});
+  return {&sequence, count, std::max<int64_t>(0, count - without_logits)};
 }
 
 bool Scheduler::make_room(size_t index, int64_t count) {
@@ -68,17 +78,19 @@ void Scheduler::preempt_youngest() {
   ++preemptions_;
 }
 
-void Scheduler::admit_waiting(BlockManager& blocks, int64_t budget) {
-  while (!waiting_.empty() && running() < limits_.sequences && budget > 0) {
+void Scheduler::admit_waiting(BlockManager& blocks, Room room) {
+  while (!waiting_.empty() && running() < limits_.sequences) {
+    if (room.rows == 0 || room.logit_rows == 0) return;
     Sequence* const sequence = waiting_.front().get();
     const int64_t room_to_grow = running();
     if (blocks_for(sequence->known()) + room_to_grow > blocks.free()) return;
     QUERN_CHECK(sequence->blocks.cover(sequence->known()));
     running_.push_back(std::move(waiting_.front()));
     waiting_.pop_front();
-    const int64_t count = std::min({sequence->remaining(), budget, limits_.prefill_chunk});
-    chunks_.push_back({sequence, count});
-    budget -= count;
+    const ScheduledChunk chunk = next_chunk(*sequence, room);
+    chunks_.push_back(chunk);
+    room.rows -= chunk.count;
+    room.logit_rows -= chunk.logit_rows;
   }
 }
 

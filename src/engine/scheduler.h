@@ -16,15 +16,18 @@ namespace quern {
 
 struct SchedulerLimits {
   int64_t batch_tokens = 0;   // of one step; at least `sequences`
+  int64_t logit_rows = 0;     // of one step; at least `sequences`
   int64_t sequences = 0;      // running at once
   int64_t waiting = 0;        // accepted and not yet running; the preempted are not counted
   int64_t prefill_chunk = 0;  // tokens of one prompt in one step; 0: batch_tokens
 };
 
-// The next `count` tokens of a sequence, from sequence->computed on; their blocks are there.
+// The next `count` tokens of a sequence, from sequence->computed on; their blocks are there. The
+// logits of the last `logit_rows` of them are wanted.
 struct ScheduledChunk {
   Sequence* sequence = nullptr;
   int64_t count = 0;
+  int64_t logit_rows = 0;
 
   // Whether the chunk ends with the last known token, so that its logits give the next one.
   bool completes() const { return count == sequence->remaining(); }
@@ -37,9 +40,9 @@ struct ScheduledChunk {
 // order of arrival. In a step the running ones are served in that order; when blocks run out the
 // youngest is preempted (its blocks are freed, its tokens kept, it waits first in line). Then, if
 // nothing was preempted, waiting ones are admitted while budget lasts and the blocks of all their
-// known tokens are free, beside one block for each running sequence to grow into. So the oldest
-// always advances, nobody starves, and every running sequence but the youngest gets all it asks
-// for. Owner thread only.
+// known tokens are free, beside one block for each running sequence to grow into. A sequence leaves
+// a row to each one behind it. So the oldest always advances, every running one that keeps its
+// blocks does in every step, and nobody starves. Owner thread only.
 class Scheduler {
  public:
   explicit Scheduler(const SchedulerLimits& limits);
@@ -49,7 +52,7 @@ class Scheduler {
   Result<Unit> add(std::unique_ptr<Sequence> sequence);
 
   // The chunks of the next step, valid until the next call, each as long as its sequence lives.
-  // Their sum is at most batch_tokens; empty only when idle.
+  // Their sums are at most batch_tokens and logit_rows; empty only when idle.
   std::span<const ScheduledChunk> schedule(BlockManager& blocks);
 
   // Takes the sequence out of its queue and destroys it, blocks and all.
@@ -74,11 +77,18 @@ class Scheduler {
   bool consistent() const;
 
  private:
+  // What a step has left to give.
+  struct Room {
+    int64_t rows = 0;
+    int64_t logit_rows = 0;
+  };
+
+  ScheduledChunk next_chunk(Sequence& sequence, Room room) const;
   // Whether the blocks for the next `count` tokens of running_[index] could be had, preempting
   // younger sequences, in the end itself, as needed.
   bool make_room(size_t index, int64_t count);
   void preempt_youngest();
-  void admit_waiting(BlockManager& blocks, int64_t budget);
+  void admit_waiting(BlockManager& blocks, Room room);
 
   SchedulerLimits limits_;
   std::vector<std::unique_ptr<Sequence>> running_;

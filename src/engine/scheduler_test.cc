@@ -12,7 +12,8 @@ using testing::Pair;
 // A scheduler whose batches are computed by nobody: commit() notes them as done.
 class SchedulerTest : public testing::Test {
  protected:
-  void start(const SchedulerLimits& limits, int64_t blocks) {
+  void start(SchedulerLimits limits, int64_t blocks) {
+    if (limits.logit_rows == 0) limits.logit_rows = limits.sequences;
     blocks_.emplace(blocks);
     scheduler_.emplace(limits);
   }
@@ -63,6 +64,32 @@ TEST_F(SchedulerTest, CutsPromptsToThePrefillChunk) {
   ASSERT_TRUE(add(7, 50) && add(2, 50));
   EXPECT_THAT(step(), ElementsAre(Pair(1, 3), Pair(2, 2)));
   EXPECT_THAT(step(), ElementsAre(Pair(1, 3), Pair(2, 1)));
+  EXPECT_THAT(step(), ElementsAre(Pair(1, 1), Pair(2, 1)));
+}
+
+TEST_F(SchedulerTest, LeavesARowToEachOneBehind) {
+  start({.batch_tokens = 10, .sequences = 4, .waiting = 9}, 100);
+  ASSERT_TRUE(add(4, 50) && add(3, 50));
+  step();
+  Sequence& first = *find(1);
+  first.computed = 0;  // as if it had all to compute again
+  first.tokens.resize(30, 1);
+  EXPECT_THAT(step(), ElementsAre(Pair(1, 9), Pair(2, 1)));
+}
+
+TEST_F(SchedulerTest, CutsPromptsWhoseLogitsAreAllWantedToTheirRows) {
+  start({.batch_tokens = 20, .logit_rows = 5, .sequences = 4, .waiting = 9}, 100);
+  ASSERT_TRUE(add(3, 50));
+  step();
+  Request request;
+  request.prompt.assign(9, 1);
+  request.prompt_logprobs = 0;
+  ASSERT_TRUE(scheduler_->add(
+      std::make_unique<Sequence>(++last_id_, std::move(request), *blocks_, nullptr)));
+  EXPECT_THAT(step(), ElementsAre(Pair(1, 1), Pair(2, 4)));
+  find(2)->prompt_logprobs.resize(4);
+  EXPECT_THAT(step(), ElementsAre(Pair(1, 1), Pair(2, 4)));
+  find(2)->prompt_logprobs.resize(8);
   EXPECT_THAT(step(), ElementsAre(Pair(1, 1), Pair(2, 1)));
 }
 

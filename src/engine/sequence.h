@@ -26,6 +26,7 @@ struct Sequence {
         stops(request.stop) {
     tokens.reserve(static_cast<size_t>(prompt_tokens + request.max_tokens));
     if (tokenizer != nullptr) detokenizer.emplace(*tokenizer);
+    if (request.prompt_logprobs) prompt_logprobs.reserve(static_cast<size_t>(prompt_tokens - 1));
   }
 
   int64_t known() const { return static_cast<int64_t>(tokens.size()); }
@@ -34,6 +35,12 @@ struct Sequence {
 
   // Tokens whose keys and values are still to be computed.
   int64_t remaining() const { return known() - computed; }
+
+  // The first position whose logits are still wanted; all up to the last known one are.
+  int64_t first_logits() const {
+    const bool of_prompt = request.prompt_logprobs && output_tokens() == 0;
+    return of_prompt ? static_cast<int64_t>(prompt_logprobs.size()) : known() - 1;
+  }
 
   RequestId id;
   Request request;              // its prompt is empty: see tokens
@@ -44,6 +51,7 @@ struct Sequence {
   BlockTable blocks;
   std::optional<Detokenizer> detokenizer;
   StopMatcher stops;
+  std::vector<Logprobs> prompt_logprobs;  // gathered so far, of prompt[1] and on
   Timing timing;
   bool started = false;  // was in a batch
   bool cancelled = false;
