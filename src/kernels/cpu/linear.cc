@@ -2,7 +2,10 @@
 
 #include <algorithm>
 
+#include "kernels/cpu/linear_call.h"
 #include "kernels/cpu/linear_ops.h"
+#include "kernels/cpu/linear_tiles.h"
+#include "kernels/cpu/tile_ops.h"
 
 namespace quern::cpu {
 
@@ -21,6 +24,7 @@ constexpr int64_t kMinChunkBytes = int64_t{16} << 10;  // work for about a micro
 constexpr int64_t kMaxChunkBytes = int64_t{64} << 10;  // stays in L2 while rows pass over it
 constexpr int64_t kChunksPerThread = 8;                // leave a slow core less
 constexpr int64_t kActivationsPerChunk = int64_t{32} << 10;
+constexpr int64_t kCodeBlock = 64;    // columns that stay together in every layout
 constexpr int64_t kDenseDepth = 512;  // 64 rows x 512 x 4 bytes = 128 KB of L2
 
 constexpr int64_t kMinStripTokens = 64;  // fewer do not repay the unpacking
@@ -28,51 +32,41 @@ constexpr int64_t kStripDepth = 6144;    // x 64 rows = 384 KB of L2
 constexpr int64_t kStripJobTokens = 96;  // unpacking again for each job stays below a tenth
 constexpr int64_t kStripJobsPerThread = 4;
 
-// What all panels of a call share.
-struct Call {
-  const LinearOps& ops;
-  LinearScratch& scratch;
-  const CpuWeight& weight;
-  Tensor out;
-  int64_t tokens;
-  int64_t code_stride;
-};
-
 bool uses_strips(const LinearOps& ops, int64_t tokens) {
   return ops.unpack != nullptr && tokens >= kMinStripTokens;
-}
-
-void grow(Buffer& buffer, size_t bytes) {
-  if (buffer.bytes() < bytes) buffer = Buffer(bytes);
 }
 
 // Rows of activations start in different sets of the first-level cache.
 int64_t code_stride(int64_t columns) { return (columns + 63) / 64 * 64 + 64; }
 
-// Cuts `count` rows into the fewest blocks of at most `limit`, as equal as can be.
-int64_t block_size(int64_t count, int64_t limit) {
-  const int64_t blocks = (count + limit - 1) / limit;
-  return (count + blocks - 1) / blocks;
+ActivationLayout layout_for(const LinearKernels& kernels, int64_t tokens, int64_t columns) {
+  if (uses_tiles(kernels, tokens)) return tile_layout(tokens, columns);
+  return {.tiles = tokens,
+          .stride = code_stride(columns),
+          .flip = static_cast<uint8_t>(uses_strips(*kernels.ops, tokens) ? 0x80 : 0)};
 }
 
-const LinearScratch::Quantized& quantized_for(const LinearScratch& scratch, int group_size) {
-  return *std::find_if(scratch.quantized.begin(), scratch.quantized.end(),
-                       [&](const auto& q) { return q.group_size == group_size; });
-}
-
-void quantize_rows(ThreadPool& pool, const LinearOps& ops, LinearScratch::Quantized& to, Tensor x) {
-  const QuantizedLayout layout{.group_size = to.group_size,
-                               .flip = static_cast<uint8_t>(uses_strips(ops, x.rows()) ? 0x80 : 0)};
+void quantize_rows(ThreadPool& pool, const Call& call, LinearScratch::Quantized& to, Tensor x) {
+  const ActivationLayout& layout = call.layout;
   const int64_t columns = x.row_elements();
-  const int64_t stride = code_stride(columns);
   const int64_t groups = columns / to.group_size;
-  grow(to.codes, static_cast<size_t>(x.rows() * stride));
-  grow(to.groups, static_cast<size_t>(x.rows() * groups) * sizeof(ActivationGroup));
-  const int64_t chunk = std::max<int64_t>(1, kActivationsPerChunk / columns);
-  pool.for_each_chunk(x.rows(), chunk, [&](int64_t begin, int64_t end, int) {
+  const int64_t rows = layout.tiles * layout.tokens;
+  grow(to.codes, static_cast<size_t>(layout.tiles * layout.stride));
+  grow(to.groups, static_cast<size_t>(rows * groups) * sizeof(ActivationGroup));
+  const QuantizedLayout row_layout{.group_size = to.group_size,
+                                   .flip = layout.flip,
+                                   .block_stride = kCodeBlock * layout.tokens,
+                                   .group_stride = layout.tokens};
+  // Whole tiles, so that no two workers write into one line of memory.
+  const int64_t chunk =
+      ceil_div(std::max<int64_t>(1, kActivationsPerChunk / columns), layout.tokens);
+  pool.for_each_chunk(x.rows(), chunk * layout.tokens, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
-      ops.quantize(x.f32_row(t), columns, layout, to.codes.as<int8_t>() + t * stride,
-                   to.groups.as<ActivationGroup>() + t * groups);
+      const int64_t tile = t / layout.tokens;
+      const int64_t row = t % layout.tokens;
+      call.ops().quantize(x.f32_row(t), columns, row_layout,
+                          to.codes.as<int8_t>() + tile * layout.stride + row * kCodeBlock,
+                          to.groups.as<ActivationGroup>() + tile * groups * layout.tokens + row);
     }
   });
 }
@@ -90,17 +84,15 @@ void transpose_rows(ThreadPool& pool, int64_t tile_rows, Buffer& to, Tensor x) {
   });
 }
 
-void prepare(ThreadPool& pool,
-             const LinearOps& ops,
-             LinearScratch& scratch,
-             Tensor x,
-             const CpuWeight& weight) {
+void prepare(ThreadPool& pool, const Call& call, Tensor x) {
+  LinearScratch& scratch = call.scratch;
   size_t sizes = 0;
   bool transposed = false;
-  for (const Segment& segment : weight.segments()) {
+  for (const Segment& segment : call.weight.segments()) {
     if (segment.group_size == 0) {
       if (!transposed) {
-        transpose_rows(pool, block_size(x.rows(), ops.max_dense_columns), scratch.columns, x);
+        transpose_rows(pool, block_size(x.rows(), call.ops().max_dense_columns), scratch.columns,
+                       x);
       }
       transposed = true;
       continue;
@@ -112,7 +104,7 @@ void prepare(ThreadPool& pool,
     QUERN_CHECK(sizes < scratch.quantized.size());
     LinearScratch::Quantized& to = scratch.quantized[sizes++];
     to.group_size = segment.group_size;
-    quantize_rows(pool, ops, to, x);
+    quantize_rows(pool, call, to, x);
   }
 }
 
@@ -161,11 +153,11 @@ int64_t rows_from(const Segment& segment, int64_t panel, int64_t count) {
 }
 
 void multiply_grouped(const Call& call, const Segment& segment, int64_t begin, int64_t end) {
-  const LinearScratch::Quantized& x = quantized_for(call.scratch, segment.group_size);
-  const auto& kernels = call.ops.grouped[segment.format == WeightFormat::kInt4 ? 1 : 0]
-                                        [segment.offset == GroupOffset::kMinimum ? 1 : 0]
-                                        [segment.group_size % 32 == 0 ? 1 : 0];
-  const int64_t block = block_size(call.tokens, call.ops.max_grouped_columns);
+  const LinearScratch::Quantized& x = call.quantized(segment.group_size);
+  const auto& kernels = call.ops().grouped[segment.format == WeightFormat::kInt4 ? 1 : 0]
+                                          [segment.offset == GroupOffset::kMinimum ? 1 : 0]
+                                          [segment.group_size % 32 == 0 ? 1 : 0];
+  const int64_t block = block_size(call.tokens, call.ops().max_grouped_columns);
   for (int64_t t = 0; t < call.tokens; t += block) {
     const int64_t count = std::min(block, call.tokens - t);
     for (int64_t p = begin; p < end; ++p) {
@@ -178,8 +170,8 @@ void multiply_grouped(const Call& call, const Segment& segment, int64_t begin, i
           .group_size = segment.group_size,
           .scale_unit = segment.scale_unit,
           .minimum_unit = segment.minimum_unit,
-          .x = x.codes.as<int8_t>() + t * call.code_stride,
-          .x_stride = call.code_stride,
+          .x = x.codes.as<int8_t>() + t * call.layout.stride,
+          .x_stride = call.layout.stride,
           .x_groups = x.groups.as<ActivationGroup>() + t * segment.groups(),
           .group_stride = segment.groups(),
           .bias = call.weight.bias(segment, p),
@@ -207,7 +199,7 @@ void multiply_dense_panels(const Call& call, const Segment& segment, int64_t pan
   const int64_t panels = int64_t{1} << choice;
   const int64_t width = panels * kPanelRows;
   const int64_t number_bytes = segment.format == WeightFormat::kF32 ? 4 : 2;
-  const int64_t block = block_size(call.tokens, call.ops.max_dense_columns);
+  const int64_t block = block_size(call.tokens, call.ops().max_dense_columns);
   const int64_t depth = call.tokens > block ? kDenseDepth : std::max<int64_t>(segment.columns, 1);
   for (int64_t k = 0; k < segment.columns || k == 0; k += depth) {
     const bool last = k + depth >= segment.columns;
@@ -216,7 +208,7 @@ void multiply_dense_panels(const Call& call, const Segment& segment, int64_t pan
       OutputTile tile(call.out, segment.row_begin + panel * kPanelRows, t,
                       rows_from(segment, panel, panels), count, width);
       if (k > 0) tile.resume();
-      call.ops.dense[format][choice][count - 1]({
+      call.ops().dense[format][choice][count - 1]({
           .weights = segment.panel(panel) + k * kPanelRows * number_bytes,
           .panel_bytes = static_cast<int64_t>(segment.panel_bytes()),
           .depth = std::min(depth, segment.columns - k),
@@ -231,14 +223,18 @@ void multiply_dense_panels(const Call& call, const Segment& segment, int64_t pan
   }
 }
 
+}  // namespace
+
 void multiply_dense(const Call& call, const Segment& segment, int64_t begin, int64_t end) {
-  const int64_t block = block_size(call.tokens, call.ops.max_dense_columns);
+  const int64_t block = block_size(call.tokens, call.ops().max_dense_columns);
   while (begin < end) {
-    const int choice = dense_choice(call.ops, segment.format, block, end - begin);
+    const int choice = dense_choice(call.ops(), segment.format, block, end - begin);
     multiply_dense_panels(call, segment, begin, choice);
     begin += int64_t{1} << choice;
   }
 }
+
+namespace {
 
 // The strip of one worker for at most `columns` columns: the arrays of Strip one after another.
 Strip carve_strip(Buffer& buffer, int64_t columns, int64_t groups) {
@@ -269,11 +265,12 @@ void multiply_strip(const Call& call,
                     int64_t group_begin,
                     int64_t groups) {
   const Segment& segment = job.segment;
-  const LinearScratch::Quantized& x = quantized_for(call.scratch, segment.group_size);
+  const LinearScratch::Quantized& x = call.quantized(segment.group_size);
   const int64_t panels = int64_t{1} << job.width;
   const bool last = group_begin + groups == segment.groups();
-  const auto& kernels = call.ops.strip[segment.centred != 0 ? 0 : 1]
-                                      [segment.offset == GroupOffset::kMinimum ? 1 : 0][job.width];
+  const auto& kernels =
+      call.ops().strip[segment.centred != 0 ? 0 : 1]
+                      [segment.offset == GroupOffset::kMinimum ? 1 : 0][job.width];
   const int64_t block = block_size(job.token_end - job.token_begin, kMaxStripColumns);
   for (int64_t t = job.token_begin; t < job.token_end; t += block) {
     const int64_t count = std::min(block, job.token_end - t);
@@ -284,8 +281,8 @@ void multiply_strip(const Call& call,
         .strip = strip,
         .groups = groups,
         .group_size = segment.group_size,
-        .x = x.codes.as<uint8_t>() + t * call.code_stride + group_begin * segment.group_size,
-        .x_stride = call.code_stride,
+        .x = x.codes.as<uint8_t>() + t * call.layout.stride + group_begin * segment.group_size,
+        .x_stride = call.layout.stride,
         .x_groups = x.groups.as<ActivationGroup>() + t * segment.groups() + group_begin,
         .group_stride = segment.groups(),
         .bias = last ? call.weight.bias(segment, job.panel) : nullptr,
@@ -307,13 +304,13 @@ void run_strip_job(const Call& call, const StripJob& job, int worker) {
   for (int64_t g = 0; g < segment.groups(); g += slice) {
     const int64_t groups = std::min(slice, segment.groups() - g);
     for (int p = 0; p < panels; ++p) {
-      call.ops.unpack({.segment = &segment,
-                       .segment_panel = job.panel + p,
-                       .group_begin = g,
-                       .groups = groups,
-                       .panel = p,
-                       .panels = panels,
-                       .strip = strip});
+      call.ops().unpack({.segment = &segment,
+                         .segment_panel = job.panel + p,
+                         .group_begin = g,
+                         .groups = groups,
+                         .panel = p,
+                         .panels = panels,
+                         .strip = strip});
     }
     multiply_strip(call, job, strip, g, groups);
   }
@@ -395,7 +392,7 @@ int64_t panels_per_chunk(const CpuWeight& weight, int threads) {
 }  // namespace
 
 void linear(ThreadPool& pool,
-            Isa isa,
+            const LinearKernels& kernels,
             LinearScratch& scratch,
             Tensor out,
             Tensor x,
@@ -403,18 +400,28 @@ void linear(ThreadPool& pool,
   QUERN_CHECK(x.row_elements() == weight.columns() && out.row_elements() == weight.rows());
   QUERN_CHECK(x.rows() == out.rows());
   if (x.rows() == 0) return;
-  const LinearOps& ops = table_for(kLinearOps, isa);
-  prepare(pool, ops, scratch, x, weight);
-  const Call call{.ops = ops,
+  const Call call{.kernels = kernels,
                   .scratch = scratch,
                   .weight = weight,
                   .out = out,
                   .tokens = x.rows(),
-                  .code_stride = code_stride(weight.columns())};
-  if (uses_strips(ops, x.rows())) return multiply_by_strips(pool, call);
+                  .layout = layout_for(kernels, x.rows(), weight.columns())};
+  prepare(pool, call, x);
+  if (uses_tiles(kernels, x.rows())) return multiply_by_tiles(pool, call);
+  if (uses_strips(*kernels.ops, x.rows())) return multiply_by_strips(pool, call);
   const int64_t chunk = panels_per_chunk(weight, pool.size());
   pool.for_each_chunk(weight.panels(), chunk,
                       [&](int64_t begin, int64_t end, int) { multiply(call, begin, end); });
+}
+
+void linear(ThreadPool& pool,
+            Isa isa,
+            LinearScratch& scratch,
+            Tensor out,
+            Tensor x,
+            const CpuWeight& weight) {
+  linear(pool, {.ops = &table_for(kLinearOps, isa), .tiles = tile_ops_for(isa)}, scratch, out, x,
+         weight);
 }
 
 }  // namespace quern::cpu

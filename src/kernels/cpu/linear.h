@@ -29,9 +29,26 @@ struct LinearScratch {
   std::vector<Buffer> strips;  // unpacked weights, one for each worker
 };
 
+struct LinearOps;
+struct TileOps;
+
+// The inner kernels of one instruction set.
+struct LinearKernels {
+  const LinearOps* ops = nullptr;
+  const TileOps* tiles = nullptr;  // nullptr: there is no matrix unit
+};
+
 // Contract: Backend::linear().
 void linear(ThreadPool& pool,
             Isa isa,
+            LinearScratch& scratch,
+            Tensor out,
+            Tensor x,
+            const CpuWeight& weight);
+
+// The same on given kernels; for tests of kernels that no machine at hand would choose.
+void linear(ThreadPool& pool,
+            const LinearKernels& kernels,
             LinearScratch& scratch,
             Tensor out,
             Tensor x,

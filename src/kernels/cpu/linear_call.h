@@ -1,0 +1,54 @@
+// What the parts of one call of linear() share.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/cpu/linear.h"
+#include "kernels/cpu/linear_ops.h"
+#include "kernels/cpu/packed.h"
+#include "tensor/tensor.h"
+
+namespace quern::cpu {
+
+// Where the quantised rows of activations lie. `tokens` 1: row after row, `stride` bytes apart.
+// More: in tiles of so many rows, `stride` bytes apart, each [columns / 64][tokens][64]; the groups
+// of a tile are [group][tokens].
+struct ActivationLayout {
+  int64_t tokens = 1;
+  int64_t tiles = 0;  // or rows
+  int64_t stride = 0;
+  uint8_t flip = 0;
+};
+
+struct Call {
+  LinearKernels kernels;
+  LinearScratch& scratch;
+  const CpuWeight& weight;
+  Tensor out;
+  int64_t tokens;
+  ActivationLayout layout;
+
+  const LinearOps& ops() const { return *kernels.ops; }
+
+  const LinearScratch::Quantized& quantized(int group_size) const {
+    return *std::find_if(scratch.quantized.begin(), scratch.quantized.end(),
+                         [&](const auto& q) { return q.group_size == group_size; });
+  }
+};
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Cuts `count` things into the fewest blocks of at most `limit`, as equal as can be.
+inline int64_t block_size(int64_t count, int64_t limit) {
+  return ceil_div(count, ceil_div(count, limit));
+}
+
+inline void grow(Buffer& buffer, size_t bytes) {
+  if (buffer.bytes() < bytes) buffer = Buffer(bytes);
+}
+
+// Panels [begin, end) of a dense segment times all rows.
+void multiply_dense(const Call& call, const Segment& segment, int64_t begin, int64_t end);
+
+}  // namespace quern::cpu
