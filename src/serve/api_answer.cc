@@ -25,45 +25,53 @@ std::vector<AnswerPiece> Answer::read(std::string_view text) {
   return pieces;
 }
 
-// Gathers the pieces and drops those of calls beyond the limit.
+void Answer::keep_text(const AnswerPiece& piece, std::string& whole) {
+  whole += piece.text;
+  if (parts_.empty() || parts_.back().kind != piece.kind) parts_.push_back({piece.kind, {}, 0});
+  parts_.back().text += piece.text;
+}
+
+// False when the piece belongs to a call beyond the limit.
+bool Answer::drop_or_keep(AnswerPiece& piece) {
+  if (piece.kind == PieceKind::kContent) {
+    keep_text(piece, content_);
+    return true;
+  }
+  if (piece.kind == PieceKind::kReasoning) {
+    keep_text(piece, reasoning_);
+    return true;
+  }
+  if (piece.kind == PieceKind::kCallName) ++begun_calls_;
+  if (begun_calls_ > setup_.max_calls) return false;
+  piece.call = static_cast<size_t>(begun_calls_ - 1);
+  if (piece.kind == PieceKind::kCallName) {
+    calls_.push_back({fmt::format("{}{}", setup_.call_id_prefix, piece.call), piece.text, {}});
+    parts_.push_back({PieceKind::kCallName, {}, piece.call});
+  } else {
+    QUERN_CHECK(!calls_.empty());
+    calls_.back().arguments += piece.text;
+  }
+  return true;
+}
+
 void Answer::keep(std::vector<AnswerPiece>& pieces) {
-  const auto dropped = [&](AnswerPiece& piece) {
-    const bool call = piece.kind == PieceKind::kCallName || piece.kind == PieceKind::kCallArguments;
-    if (piece.kind == PieceKind::kCallName) ++begun_calls_;
-    if (call && begun_calls_ > setup_.max_calls) return true;
-    if (call) piece.call = static_cast<size_t>(begun_calls_ - 1);
-    switch (piece.kind) {
-      case PieceKind::kContent:
-        content_ += piece.text;
-        break;
-      case PieceKind::kReasoning:
-        reasoning_ += piece.text;
-        break;
-      case PieceKind::kCallName:
-        calls_.push_back(
-            {fmt::format("{}{}", setup_.call_id_prefix, calls_.size()), piece.text, {}});
-        break;
-      case PieceKind::kCallArguments:
-        QUERN_CHECK(!calls_.empty());
-        calls_.back().arguments += piece.text;
-        break;
-    }
-    return false;
-  };
   std::vector<AnswerPiece> kept;
   for (AnswerPiece& piece : pieces) {
-    if (!dropped(piece)) kept.push_back(std::move(piece));
+    if (piece.text.empty() && piece.kind != PieceKind::kCallName) continue;
+    if (drop_or_keep(piece)) kept.push_back(std::move(piece));
   }
   pieces = std::move(kept);
 }
 
 AnswerStep Answer::add(const TokenEvent& event) {
-  tokens_.push_back({event.token, event.logprobs});
   ++usage_.completion_tokens;
   AnswerStep step;
   const bool reasoned = setup_.reader && setup_.reader->reasoning();
   step.pieces = read(event.text);
-  if (reasoned || (setup_.reader && setup_.reader->reasoning())) ++reasoning_tokens_;
+  const bool reasons = reasoned || (setup_.reader && setup_.reader->reasoning());
+  if (reasons) ++reasoning_tokens_;
+  tokens_.push_back(
+      {event.token, event.logprobs, reasons ? PieceKind::kReasoning : PieceKind::kContent});
   keep(step.pieces);
   step.token = &tokens_.back();
   return step;

@@ -47,6 +47,13 @@ class AnswerReader {
   virtual bool reasoning() const = 0;
 };
 
+// Pieces of one kind in a row, a tool call among them.
+struct AnswerPart {
+  PieceKind kind = PieceKind::kContent;  // kCallName: a whole call
+  std::string text;                      // empty for a call
+  size_t call = 0;                       // which of Answer::calls()
+};
+
 struct AnswerCall {
   std::string id;
   std::string name;
@@ -57,6 +64,7 @@ struct AnswerCall {
 struct AnswerToken {
   int32_t token = 0;
   std::optional<Logprobs> logprobs;
+  PieceKind kind = PieceKind::kContent;  // what it belongs to: content or reasoning
 };
 
 // What one event added.
@@ -91,6 +99,9 @@ class Answer {
 
   const std::vector<AnswerCall>& calls() const { return calls_; }
 
+  // Content, reasoning and calls in their order.
+  const std::vector<AnswerPart>& parts() const { return parts_; }
+
   const std::vector<AnswerToken>& tokens() const { return tokens_; }
 
   const std::vector<int32_t>& prompt() const { return setup_.prompt; }
@@ -119,9 +130,12 @@ class Answer {
  private:
   std::vector<AnswerPiece> read(std::string_view text);
   void keep(std::vector<AnswerPiece>& pieces);
+  bool drop_or_keep(AnswerPiece& piece);
+  void keep_text(const AnswerPiece& piece, std::string& whole);
 
   AnswerSetup setup_;
   std::string content_, reasoning_;
+  std::vector<AnswerPart> parts_;
   std::vector<AnswerCall> calls_;
   int64_t begun_calls_ = 0;  // dropped ones included
   std::vector<AnswerToken> tokens_;

@@ -1,6 +1,7 @@
 // The endpoints: what each takes, what it answers and the function that opens a call to it.
 #pragma once
 
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -17,6 +18,7 @@ struct CheckedCall {
   const ServedModels& models;
   const OrderedJson& body;
   const ApiCall& call;
+  std::string parameter;  // what stands for {id} in the path
 };
 
 using OpenFunction = OpenedExchange (*)(const CheckedCall& call);
@@ -52,9 +54,8 @@ OpenedExchange open_detokenize(const CheckedCall& call);
 Schema detokenize_request_schema();
 Schema detokenize_response_schema();
 
-// GET /v1/models and /v1/models/{id}.
-OrderedJson models_json(const ServedModels& models);
-OrderedJson model_json(const ServedModel& model);
+OpenedExchange open_models(const CheckedCall& call);
+OpenedExchange open_model(const CheckedCall& call);
 Schema model_schema();
 Schema models_schema();
 
@@ -67,5 +68,25 @@ Schema tools_schema();
 // Those fields of a body that its schema has approved. Errors: 400 for those that contradict each
 // other.
 ApiResult<ChatPrompt> read_chat_prompt(const OrderedJson& body);
+
+struct Endpoint {
+  std::string_view method;
+  std::string_view path;  // "{id}" at its end stands for any text
+  std::string_view name;  // operationId
+  std::string_view summary;
+  Schema (*request)() = nullptr;   // nullptr: a call without body
+  Schema (*response)() = nullptr;  // of a 200 that is no stream
+  OpenFunction open = nullptr;
+};
+
+// Every endpoint; the list is the documentation.
+const std::vector<Endpoint>& api_endpoints();
+
+// The OpenAPI 3.1 document of the endpoints.
+OrderedJson openapi_json();
+
+// The wire forms of an error.
+OrderedJson anthropic_error_json(const ApiError& error, std::string_view request_id);
+Schema anthropic_error_schema();
 
 }  // namespace quern

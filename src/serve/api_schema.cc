@@ -183,12 +183,23 @@ bool resembles(const Schema& variant, const OrderedJson& value) {
                      });
 }
 
+bool has_required(const Schema& variant, const OrderedJson& value) {
+  return !value.is_object() ||
+         std::all_of(variant.members.begin(), variant.members.end(), [&](const SchemaMember& m) {
+           return m.presence == Presence::kOptional || value.contains(m.name);
+         });
+}
+
+// Of a value that is none of the variants: what is wrong with it as the one it is most like.
 Outcome union_violation(const Schema& schema, const OrderedJson& value) {
   Outcome closest;
+  bool complete = false;
   for (const Schema& variant : schema.variants) {
     Outcome found = violation(variant, value);
     if (!found) return std::nullopt;
-    if (!closest && resembles(variant, value)) closest = std::move(found);
+    if (complete || !resembles(variant, value)) continue;
+    complete = has_required(variant, value);
+    if (complete || !closest) closest = std::move(found);
   }
   return closest ? std::move(closest) : wrong(schema, value);
 }
