@@ -53,7 +53,7 @@ Engine::Engine(Model& model,
       clock_(clock),
       options_(resolve(options, model.limits())),
       eos_tokens_(end_tokens(model.spec(), tokenizer)),
-      blocks_(model.limits().kv_blocks),
+      blocks_(model.limits().kv_blocks, options_.prefix_caching),
       scheduler_({.batch_tokens = options_.max_batch_tokens,
                   .logit_rows = model.limits().max_logit_rows,
                   .sequences = options_.max_sequences,
@@ -208,6 +208,7 @@ void Engine::commit_chunk(const ScheduledChunk& chunk, int64_t logit_row, EventS
     return;
   }
   sequence.computed += chunk.count;
+  sequence.blocks.publish(sequence.tokens, sequence.computed);
   if (completes) commit_token(sequence, logit_row + chunk.logit_rows - 1, sink);
 }
 
@@ -336,12 +337,13 @@ void Engine::finish(Sequence& sequence, Ending ending, EventSink sink) {
                       .reason = ending.reason,
                       .usage = {.prompt_tokens = sequence.prompt_tokens,
                                 .completion_tokens = sequence.output_tokens(),
-                                .cached_tokens = 0},
+                                .cached_tokens = sequence.cached_tokens},
                       .timing = sequence.timing,
                       .stop = std::move(ending.stop),
                       .error = std::move(ending.error)};
   event.timing.finished_ns = clock_.now_ns();
   ++counters_.finished[static_cast<size_t>(ending.reason)];
+  if (ending.reason == FinishReason::kError) sequence.blocks.retract();
   scheduler_.remove(sequence);
   sink(Event(std::move(event)));
 }
@@ -351,8 +353,11 @@ EngineStats Engine::stats() const {
   stats.running = scheduler_.running();
   stats.waiting = scheduler_.waiting();
   stats.free_blocks = blocks_.free();
+  stats.cached_blocks = blocks_.cached();
   stats.total_blocks = blocks_.total();
   stats.preemptions = scheduler_.preemptions();
+  stats.prefix_queries = scheduler_.prefix_queries();
+  stats.prefix_hits = scheduler_.prefix_hits();
   return stats;
 }
 
@@ -362,7 +367,7 @@ int64_t Engine::max_request_tokens() const {
 
 bool Engine::consistent() const {
   return blocks_.consistent() && scheduler_.consistent() &&
-         blocks_.free() + scheduler_.owned_blocks() == blocks_.total();
+         blocks_.references() == scheduler_.owned_blocks();
 }
 
 }  // namespace quern

@@ -25,12 +25,14 @@ struct EngineOptions {
   int64_t max_sequences = 0;      // running at once; 0: what the model allows
   int64_t max_waiting = 256;      // requests accepted but not yet running
   int64_t max_prefill_chunk = 0;  // rows that one prompt may take of a step; 0: all
+  PrefixCaching prefix_caching = PrefixCaching::kOn;
 };
 
 struct EngineStats {
   int64_t running = 0;
   int64_t waiting = 0;
-  int64_t free_blocks = 0;
+  int64_t free_blocks = 0;    // those that hold a prefix included
+  int64_t cached_blocks = 0;  // of the free ones
   int64_t total_blocks = 0;
 
   // Since the start:
@@ -41,13 +43,15 @@ struct EngineStats {
   int64_t prompt_tokens = 0;      // of requests that began to run
   int64_t completion_tokens = 0;
   int64_t preemptions = 0;
+  int64_t prefix_queries = 0;  // prompt tokens looked up, once for each request, at admission
+  int64_t prefix_hits = 0;     // of those, never computed for their request
   int64_t accepted = 0;
   int64_t refused = 0;                    // by submit(), whatever the reason
   int64_t finished[kFinishReasons] = {};  // by FinishReason
 };
 
-// A request's tokens depend on its prompt, its SamplingParams and the model alone: not on what else
-// is in the batch, on preemption, chunks or threads. Memory is taken at construction and at
+// A request's tokens depend on the request and the model alone: not on what else is in the batch,
+// on preemption, chunks, cached prefixes or threads. Memory is taken at construction and at
 // submit(); a step takes none but for the text of its events. Not thread-safe: one thread owns it.
 class Engine {
  public:
@@ -77,8 +81,8 @@ class Engine {
   // The most that prompt and max_tokens of one request may come to.
   int64_t max_request_tokens() const;
 
-  // Whether every block is either free or owned by one running sequence, and the queues are in
-  // order of arrival. For tests and an idle server.
+  // Whether every block is either free or owned by running sequences, and the queues are in order
+  // of arrival. For tests and an idle server.
   bool consistent() const;
 
  private:

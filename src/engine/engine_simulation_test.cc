@@ -66,10 +66,15 @@ RequestRecipe random_request(Dice& dice, int64_t longest) {
   RequestRecipe recipe;
   Request& request = recipe.request;
   const int64_t prompt =
-      dice.in(1, dice.one_in(4) ? longest - 1 : std::min<int64_t>(20, longest - 1));
+      dice.in(1, dice.one_in(2) ? longest - 1 : std::min<int64_t>(20, longest - 1));
+  const int64_t shared = dice.one_in(3) ? 0 : dice.in(prompt / 2, prompt);  // one of three prefixes
+  const auto prefix = static_cast<uint64_t>(dice.in(0, 2));
   for (int64_t i = 0; i < prompt; ++i) {
-    request.prompt.push_back(static_cast<int32_t>(dice.in(1, kVocabulary - 1)));
+    const uint64_t bits = random_bits(77, prefix, static_cast<uint64_t>(i)) % 40;
+    const int64_t token = i < shared ? static_cast<int64_t>(bits) + 1 : dice.in(1, kVocabulary - 1);
+    request.prompt.push_back(static_cast<int32_t>(token));
   }
+  request.cache_salt = dice.one_in(4) ? 1 : 0;
   request.max_tokens = dice.in(1, std::min<int64_t>(longest - prompt, 250));
   if (dice.one_in(3)) request.min_tokens = dice.in(0, request.max_tokens);
   SamplingParams& sampling = request.sampling;
@@ -107,11 +112,12 @@ Simulation random_simulation(Dice& dice, uint64_t seed) {
   if (dice.one_in(3)) simulation.model.eos_tokens = {0};
   simulation.model.limits = {.max_batch_tokens = dice.in(8, 100),
                              .max_logit_rows = dice.in(1, 8),
-                             .kv_blocks = dice.in(2, 14)};
+                             .kv_blocks = dice.one_in(4) ? dice.in(15, 40) : dice.in(2, 14)};
   if (dice.one_in(4)) simulation.model.nan_token = static_cast<int32_t>(dice.in(50, 63));
   if (dice.one_in(4)) simulation.model.throw_token = static_cast<int32_t>(dice.in(50, 63));
   if (dice.one_in(2)) simulation.engine.max_prefill_chunk = dice.in(1, 40);
   simulation.engine.max_waiting = dice.in(4, 30);
+  if (dice.one_in(5)) simulation.engine.prefix_caching = PrefixCaching::kOff;
   simulation.requests = dice.in(5, 30);
   simulation.steps_between_arrivals = dice.in(1, 8);
   return simulation;
@@ -137,6 +143,7 @@ struct Totals {
   int64_t failed = 0;
   int64_t refused = 0;
   int64_t preemptions = 0;
+  int64_t prefix_hits = 0;
 };
 
 // Whether `part` is the first of `whole`, bit for bit.
@@ -207,15 +214,21 @@ void simulate(uint64_t seed, const Tokenizer& tokenizer, Totals& totals) {
   ASSERT_LE(model.most_rows(), simulation.model.limits.max_batch_tokens);
   ASSERT_LE(model.most_logit_rows(), simulation.model.limits.max_logit_rows);
   totals.preemptions += stats.preemptions;
+  totals.prefix_hits += stats.prefix_hits;
   totals.finished += stats.finished[0] + stats.finished[1];
   totals.cancelled += stats.finished[2];
   totals.failed += stats.finished[3];
-  int64_t completion_tokens = 0;
+  int64_t completion_tokens = 0, cached_tokens = 0;
   for (const auto& [id, recipe] : requests) {
     SCOPED_TRACE(testing::Message() << "request " << id);
     expect_same_as_alone(answers[id], run_alone(simulation, tokenizer, recipe));
     completion_tokens += static_cast<int64_t>(answers[id].tokens.size());
+    const Usage& usage = answers[id].finished->usage;
+    EXPECT_EQ(usage.prompt_tokens, static_cast<int64_t>(recipe.request.prompt.size()));
+    EXPECT_LT(usage.cached_tokens, usage.prompt_tokens);
+    cached_tokens += usage.cached_tokens;
   }
+  EXPECT_EQ(stats.prefix_hits, cached_tokens);
   EXPECT_EQ(stats.completion_tokens, completion_tokens);
 }
 
@@ -223,7 +236,7 @@ TEST(EngineSimulation, GivesEveryRequestWhatItGetsAlone) {
   const auto tokenizer = make_test_tokenizer();
   ASSERT_NE(tokenizer, nullptr);
   Totals totals;
-  for (uint64_t seed = 1; seed <= 400; ++seed) {
+  for (uint64_t seed = 1; seed <= 800; ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     simulate(seed, *tokenizer, totals);
     if (testing::Test::HasFailure()) return;
@@ -234,6 +247,7 @@ TEST(EngineSimulation, GivesEveryRequestWhatItGetsAlone) {
   EXPECT_GT(totals.failed, 50);
   EXPECT_GT(totals.refused, 10);
   EXPECT_GT(totals.preemptions, 200);
+  EXPECT_GT(totals.prefix_hits, 3000);
 }
 
 }  // namespace

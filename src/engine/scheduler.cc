@@ -1,6 +1,7 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -11,7 +12,7 @@ using Owner = std::unique_ptr<Sequence>;
 
 bool in_order_of_arrival(const Owner& a, const Owner& b) { return a->id < b->id; }
 
-bool never_ran(const Owner& sequence) { return sequence->most_computed == 0; }
+bool never_ran(const Owner& sequence) { return !sequence->admitted; }
 
 }  // namespace
 
@@ -39,6 +40,7 @@ std::span<const ScheduledChunk> Scheduler::schedule(BlockManager& blocks) {
   const int64_t preemptions_before = preemptions_;
   Room room{limits_.batch_tokens, limits_.logit_rows};
   for (size_t i = 0; i < running_.size(); ++i) {
+    adopt_prefix(*running_[i]);
     const auto behind = static_cast<int64_t>(running_.size() - 1 - i);
     const ScheduledChunk chunk =
         next_chunk(*running_[i], {room.rows - behind, room.logit_rows - behind});
@@ -82,8 +84,9 @@ void Scheduler::admit_waiting(BlockManager& blocks, Room room) {
   while (!waiting_.empty() && running() < limits_.sequences) {
     if (room.rows == 0 || room.logit_rows == 0) return;
     Sequence* const sequence = waiting_.front().get();
-    const int64_t room_to_grow = running();
-    if (blocks_for(sequence->known()) + room_to_grow > blocks.free()) return;
+    if (!fits(*sequence, blocks)) return;
+    if (!std::exchange(sequence->admitted, true)) prefix_queries_ += sequence->prompt_tokens;
+    adopt_prefix(*sequence);
     QUERN_CHECK(sequence->blocks.cover(sequence->known()));
     running_.push_back(std::move(waiting_.front()));
     waiting_.pop_front();
@@ -92,6 +95,23 @@ void Scheduler::admit_waiting(BlockManager& blocks, Room room) {
     room.rows -= chunk.count;
     room.logit_rows -= chunk.logit_rows;
   }
+}
+
+bool Scheduler::fits(const Sequence& sequence, const BlockManager& blocks) const {
+  const int64_t shared = sequence.blocks.count_in_use(sequence.tokens, sequence.first_logits());
+  const int64_t room_to_grow = running();
+  return blocks_for(sequence.known()) - shared + room_to_grow <= blocks.free();
+}
+
+// What a preempted sequence gets back of its own is no hit: it was computed for it once.
+void Scheduler::adopt_prefix(Sequence& sequence) {
+  const int64_t end = sequence.blocks.adopt(sequence.tokens, sequence.first_logits());
+  if (end <= sequence.computed) return;
+  const int64_t new_from = std::max(sequence.computed, sequence.most_computed);
+  const int64_t hits = std::max<int64_t>(0, std::min(end, sequence.prompt_tokens) - new_from);
+  sequence.cached_tokens += hits;
+  prefix_hits_ += hits;
+  sequence.computed = end;
 }
 
 void Scheduler::remove(const Sequence& sequence) {

@@ -36,6 +36,10 @@ struct ScheduledChunk {
 // There are no phases: a sequence asks for its tokens that are known and not yet computed, whether
 // they are a prompt, what preemption lost, or the one token sampled last.
 //
+// What the prefix cache holds of a sequence's next tokens is taken from there, at admission and, as
+// long as its prompt is being computed, at every step: what another one has computed meanwhile need
+// not be computed again.
+//
 // First come, first served: running sequences are older than waiting ones, and both queues are in
 // order of arrival. In a step the running ones are served in that order; when blocks run out the
 // youngest is preempted (its blocks are freed, its tokens kept, it waits first in line). Then, if
@@ -69,7 +73,12 @@ class Scheduler {
 
   int64_t preemptions() const { return preemptions_; }
 
-  // Blocks owned by all sequences.
+  // Prompt tokens of all that were admitted, once each, and how many of them came from the cache.
+  int64_t prefix_queries() const { return prefix_queries_; }
+
+  int64_t prefix_hits() const { return prefix_hits_; }
+
+  // Blocks owned by all sequences; a shared one counts for each.
   int64_t owned_blocks() const;
 
   // Whether both queues are in order of arrival, the running own the blocks of what they computed
@@ -83,6 +92,8 @@ class Scheduler {
     int64_t logit_rows = 0;
   };
 
+  bool fits(const Sequence& sequence, const BlockManager& blocks) const;
+  void adopt_prefix(Sequence& sequence);
   ScheduledChunk next_chunk(Sequence& sequence, Room room) const;
   // Whether the blocks for the next `count` tokens of running_[index] could be had, preempting
   // younger sequences, in the end itself, as needed.
@@ -95,6 +106,8 @@ class Scheduler {
   std::deque<std::unique_ptr<Sequence>> waiting_;
   std::vector<ScheduledChunk> chunks_;
   int64_t preemptions_ = 0;
+  int64_t prefix_queries_ = 0;
+  int64_t prefix_hits_ = 0;
 };
 
 }  // namespace quern

@@ -37,7 +37,7 @@ class SchedulerTest : public testing::Test {
     }
     EXPECT_TRUE(scheduler_->consistent());
     EXPECT_TRUE(blocks_->consistent());
-    EXPECT_EQ(blocks_->free() + scheduler_->owned_blocks(), blocks_->total());
+    EXPECT_EQ(blocks_->references(), scheduler_->owned_blocks());
     return taken;
   }
 

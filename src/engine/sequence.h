@@ -22,7 +22,7 @@ struct Sequence {
         request(std::move(request_in)),
         tokens(std::move(request.prompt)),
         prompt_tokens(static_cast<int64_t>(tokens.size())),
-        blocks(manager, blocks_for(prompt_tokens + request.max_tokens)),
+        blocks(manager, blocks_for(prompt_tokens + request.max_tokens), request.cache_salt),
         stops(request.stop) {
     tokens.reserve(static_cast<size_t>(prompt_tokens + request.max_tokens));
     if (tokenizer != nullptr) detokenizer.emplace(*tokenizer);
@@ -48,12 +48,14 @@ struct Sequence {
   int64_t prompt_tokens;
   int64_t computed = 0;       // the first `computed` tokens lie in the cache
   int64_t most_computed = 0;  // before any preemption
+  int64_t cached_tokens = 0;  // of the prompt, that lay in the cache and were never computed
   BlockTable blocks;
   std::optional<Detokenizer> detokenizer;
   StopMatcher stops;
   std::vector<Logprobs> prompt_logprobs;  // gathered so far, of prompt[1] and on
   Timing timing;
-  bool started = false;  // was in a batch
+  bool admitted = false;  // took blocks, if only to lose them again
+  bool started = false;   // was in a batch
   bool cancelled = false;
 };
 
