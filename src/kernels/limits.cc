@@ -12,9 +12,9 @@ namespace quern {
 
 namespace cpu {
 #if defined(__x86_64__)
-extern const LimitOps kLimitsScalar, kLimitsAvx2, kLimitsAvx512, kLimitsAvx512Vnni;
+extern const LimitOps kLimitsScalar, kLimitsAvx2, kLimitsAvx512, kLimitsAvx512Vnni, kLimitsAmx;
 const IsaTables<LimitOps> kLimitOps = {&kLimitsScalar, &kLimitsAvx2, &kLimitsAvx512,
-                                       &kLimitsAvx512Vnni};
+                                       &kLimitsAvx512Vnni, &kLimitsAmx};
 #else
 extern const LimitOps kLimitsScalar;
 const IsaTables<LimitOps> kLimitOps = {&kLimitsScalar};

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/cpu/limit_ops.h"
+#include "kernels/cpu/tile_trap.h"
 #include "tensor/buffer.h"
 
 namespace quern {
@@ -43,6 +44,21 @@ TEST(Limits, EveryInstructionSetReadsEveryByte) {
     EXPECT_GT(ops.f32_products(3), 0);
   }
 }
+
+#if defined(__x86_64__)
+// Where the machine has no tiles their instructions are emulated.
+TEST(Limits, TheLoopOnTilesDoesWhatItCounts) {
+  if (!cpu::isa_supported(cpu::Isa::kAvx512Vnni)) GTEST_SKIP();
+  const cpu::TileTrap trap;
+  const auto& ops = cpu::table_for(cpu::kLimitOps, cpu::Isa::kAmx);
+  const int64_t before = cpu::TileTrap::count();
+  EXPECT_EQ(ops.int8_products(3), 0);
+  EXPECT_EQ(ops.int8_operations, 4 * 2 * 16 * 16 * 64);
+  if (cpu::isa_supported(cpu::Isa::kAmx)) return;
+  // Configured, 6 tiles zeroed, 3 x 4 products, one tile stored, released.
+  EXPECT_EQ(cpu::TileTrap::count() - before, 1 + 6 + 3 * 4 + 1 + 1);
+}
+#endif
 
 }  // namespace
 }  // namespace quern

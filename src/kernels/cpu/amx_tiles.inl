@@ -1,4 +1,4 @@
-// The tile machine of AMX, for linear_tiles.inl. Assembly, because GCC 12's intrinsics tell the
+// The tile machine of AMX. Assembly, because GCC 12's intrinsics tell the
 // compiler of 8 of the 64 bytes that LDTILECFG reads and of no byte that TILELOADD reads. No
 // intrinsic or type of tiles is used anywhere, so compilers keep nothing in the registers.
 struct Tiles {

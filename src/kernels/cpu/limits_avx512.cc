@@ -16,30 +16,11 @@ QUERN_TARGET_BEGIN(QUERN_TARGET_AVX512)
 namespace quern::cpu {
 namespace {
 
-using V = __m512i;
-using F = __m512;
-
-constexpr int kSums = 16;
-
-inline V v_zero() { return _mm512_setzero_si512(); }
-
-inline V v_load(const std::byte* at) { return _mm512_loadu_si512(at); }
-
-inline V v_or(V a, V b) { return _mm512_or_si512(a, b); }
-
-inline int64_t v_sum(V a) { return _mm512_reduce_or_epi64(a); }
-
-inline F f_set(float x) { return _mm512_set1_ps(x); }
-
-inline F f_fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
-
-inline float f_first(F a) { return _mm512_cvtss_f32(a); }
+#include "kernels/cpu/limit_avx512.inl"
 
 namespace plain {
 
 // Without VNNI: pairs in 16 bits, widened at once.
-constexpr int64_t kOperations = 128;
-
 inline V v_product(V sum, V a, V b) {
   return _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_maddubs_epi16(a, b), _mm512_set1_epi16(1)));
 }
@@ -56,8 +37,6 @@ QUERN_TARGET_BEGIN(QUERN_TARGET_AVX512_VNNI)
 namespace quern::cpu {
 namespace {
 namespace vnni {
-
-constexpr int64_t kOperations = 128;
 
 inline V v_product(V sum, V a, V b) { return _mm512_dpbusd_epi32(sum, a, b); }
 

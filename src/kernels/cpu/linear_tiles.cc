@@ -190,6 +190,7 @@ class JobRunner {
     TileBlock block{.shape = shape(),
                     .group_size = segment.group_size,
                     .groups = groups,
+                    .panels = {},
                     .panel_count = static_cast<int>(job_.panels),
                     .x = x.codes.as<int8_t>() + tile * call_.layout.stride,
                     .x_stride = call_.layout.stride,

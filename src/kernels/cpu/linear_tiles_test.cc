@@ -25,6 +25,11 @@
 #include "kernels/test_weights.h"
 
 #if defined(__x86_64__)
+#if !defined(__clang__)
+// GCC 12 takes the undefined operands of its own intrinsics for mistakes.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
 
 QUERN_TARGET_BEGIN(QUERN_TARGET_AVX512_VNNI)
