@@ -28,7 +28,7 @@ enum class Precision : uint8_t {
 };
 
 // The form of one packed matrix.
-enum class WeightFormat : uint8_t { kF32, kBF16, kF16, kInt8, kInt4 };
+enum class WeightFormat : uint8_t { kF32, kBF16, kF16, kInt8, kInt4, kInt6 };
 
 // Weights of one linear layer (or the embedding table) in the layout of one backend. Immutable.
 // A linear layer may join several matrices that read the same input (q, k, v; gate, up): their rows

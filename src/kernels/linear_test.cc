@@ -31,6 +31,11 @@ std::vector<std::string_view> supported_isas() {
   return isas;
 }
 
+int bits_of(WeightFormat grouped) {
+  if (grouped == WeightFormat::kInt4) return 4;
+  return grouped == WeightFormat::kInt6 ? 6 : 8;
+}
+
 std::unique_ptr<PackedWeight> pack_one(Backend& backend,
                                        const Weight& weight,
                                        std::span<const float> bias = {},
@@ -65,7 +70,7 @@ class LinearOnEveryIsa : public testing::TestWithParam<LinearCase> {};
 TEST_P(LinearOnEveryIsa, EqualsTheReferenceBitForBit) {
   const LinearCase& shape = GetParam();
   const auto ref = make("ref", 2);
-  for (const int bits : {8, 6}) {
+  for (const int bits : {8, 7}) {
     if (bits != 8 && shape.format != WeightFormat::kInt8) continue;
     const Weight weight = random_weight(shape, kSeed, bits);
     const FloatMatrix bias = random_matrix(1, shape.rows, kSeed + 5);
@@ -100,6 +105,30 @@ TEST(Linear, ARowDoesNotDependOnBatchOrThreads) {
         ASSERT_EQ(first_difference(alone, first_rows(expected, row, 1)), -1) << shape.name;
       }
       ASSERT_EQ(first_difference(run_linear(*cpu, *packed, x), expected), -1) << shape.name;
+    }
+  }
+}
+
+// One zero point for all groups is not stored with each of them.
+TEST(Linear, EqualsTheReferenceWithOneZeroPoint) {
+  for (const LinearCase& shape : kSmallCases) {
+    if (shape.group_size == 0 || shape.offset == GroupOffset::kMinimum) continue;
+    const int bits = bits_of(shape.format);
+    for (const int zero : {0, 1 << (bits - 1), (1 << bits) - 1}) {
+      GroupedWeight grouped = random_grouped(shape, bits, kSeed);
+      std::fill(grouped.zeros.begin(), grouped.zeros.end(), static_cast<uint8_t>(zero));
+      const Weight weight = std::move(grouped);
+      const FloatMatrix x = random_matrix(70, shape.columns, kSeed + 6);
+      const auto ref = make("ref", 2);
+      const FloatMatrix expected = run_linear(*ref, *pack_one(*ref, weight), x);
+      for (const std::string_view isa : supported_isas()) {
+        const auto cpu = make("cpu", 2, isa);
+        const auto packed = pack_one(*cpu, weight);
+        for (const int64_t tokens : {1, 9, 70}) {
+          const FloatMatrix got = run_linear(*cpu, *packed, first_rows(x, 0, tokens));
+          ASSERT_EQ(first_difference(got, expected), -1) << shape.name << " " << isa << " " << zero;
+        }
+      }
     }
   }
 }
@@ -199,10 +228,11 @@ TEST(Linear, TreatsTinyGroupsAsZeroAndCarriesNaNOn) {
 // intermediate of 16 bits.
 TEST(Linear, SurvivesTheLargestSums) {
   const std::vector<LinearCase> shapes = {{"", 16, 512, WeightFormat::kInt4, 512},
+                                          {"", 16, 512, WeightFormat::kInt6, 512},
                                           {"", 16, 512, WeightFormat::kInt8, 512}};
   for (const LinearCase& shape : shapes) {
     for (const float sign : {1.0f, -1.0f}) {
-      GroupedWeight weight = random_grouped(shape, shape.format == WeightFormat::kInt4 ? 4 : 8, 1);
+      GroupedWeight weight = random_grouped(shape, bits_of(shape.format), 1);
       const auto top = static_cast<uint8_t>((1 << weight.bits) - 1);
       std::fill(weight.codes.begin(), weight.codes.end(), top);
       std::fill(weight.zeros.begin(), weight.zeros.end(), uint8_t{0});
@@ -313,6 +343,11 @@ TEST(Pack, CountsItsBytes) {
   const auto cpu = make("cpu", 1);
   // 4-bit codes and, for each of 2 groups of 64 rows, a scale of 2 bytes and a zero point of 1.
   EXPECT_EQ(pack_one(*cpu, random_weight(shape, 1))->bytes(), 64u * 128 / 2 + 64u * 2 * 3);
+  // A zero point that all groups share takes nothing.
+  const LinearCase six{"", 64, 128, WeightFormat::kInt6, 16};
+  GroupedWeight grouped = random_grouped(six, 6, 1);
+  std::fill(grouped.zeros.begin(), grouped.zeros.end(), uint8_t{32});
+  EXPECT_EQ(pack_one(*cpu, Weight(std::move(grouped)))->bytes(), 64u * 128 * 6 / 8 + 64u * 8 * 2);
 }
 
 TEST(MakeBackend, RefusesUnknownNamesWithTheListOfKnownOnes) {

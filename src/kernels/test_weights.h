@@ -70,7 +70,7 @@ inline GroupedWeight random_grouped(const LinearCase& shape, int bits, uint64_t 
   return weight;
 }
 
-// `bits` of the codes when the format is kInt8: 8, or fewer.
+// `bits` of the codes when the format is kInt8: 8 or 7.
 inline Weight random_weight(const LinearCase& shape, uint64_t seed, int int8_bits = 8) {
   switch (shape.format) {
     case WeightFormat::kF32:
@@ -83,6 +83,8 @@ inline Weight random_weight(const LinearCase& shape, uint64_t seed, int int8_bit
       return random_grouped(shape, int8_bits, seed);
     case WeightFormat::kInt4:
       return random_grouped(shape, 4, seed);
+    case WeightFormat::kInt6:
+      return random_grouped(shape, 6, seed);
   }
   return {};
 }

@@ -81,7 +81,7 @@ uint64_t packed_weight_bytes(const WeightInfo& info, Precision precision) {
   if (precision == Precision::kFloat32) return 4 * count;
   if (precision == Precision::kBF16) return 2 * count;
   if (info.group_size == 0) return count * static_cast<uint64_t>(info.bits) / 8;
-  const uint64_t codes = info.bits == 4 ? (count + 1) / 2 : count;
+  const uint64_t codes = info.bits == 4 ? (count + 1) / 2 : info.bits <= 6 ? count * 3 / 4 : count;
   // A scale and a zero point of one byte, or a scale and a minimum.
   const uint64_t record = info.offset == GroupOffset::kZeroPoint ? kF16Bytes + 1 : 2 * kF16Bytes;
   return codes + count / static_cast<uint64_t>(info.group_size) * record;

@@ -154,9 +154,10 @@ int64_t rows_from(const Segment& segment, int64_t panel, int64_t count) {
 
 void multiply_grouped(const Call& call, const Segment& segment, int64_t begin, int64_t end) {
   const LinearScratch::Quantized& x = call.quantized(segment.group_size);
-  const auto& kernels = call.ops().grouped[segment.format == WeightFormat::kInt4 ? 1 : 0]
-                                          [segment.offset == GroupOffset::kMinimum ? 1 : 0]
-                                          [segment.group_size % 32 == 0 ? 1 : 0];
+  const int format = static_cast<int>(segment.format) - static_cast<int>(WeightFormat::kInt8);
+  const auto& kernels =
+      call.ops()
+          .grouped[format][static_cast<int>(segment.offsets)][segment.group_size % 32 == 0 ? 1 : 0];
   const int64_t block = block_size(call.tokens, call.ops().max_grouped_columns);
   for (int64_t t = 0; t < call.tokens; t += block) {
     const int64_t count = std::min(block, call.tokens - t);
@@ -170,6 +171,7 @@ void multiply_grouped(const Call& call, const Segment& segment, int64_t begin, i
           .group_size = segment.group_size,
           .scale_unit = segment.scale_unit,
           .minimum_unit = segment.minimum_unit,
+          .zero = segment.zero,
           .x = x.codes.as<int8_t>() + t * call.layout.stride,
           .x_stride = call.layout.stride,
           .x_groups = x.groups.as<ActivationGroup>() + t * segment.groups(),
@@ -268,9 +270,8 @@ void multiply_strip(const Call& call,
   const LinearScratch::Quantized& x = call.quantized(segment.group_size);
   const int64_t panels = int64_t{1} << job.width;
   const bool last = group_begin + groups == segment.groups();
-  const auto& kernels =
-      call.ops().strip[segment.centred != 0 ? 0 : 1]
-                      [segment.offset == GroupOffset::kMinimum ? 1 : 0][job.width];
+  const auto& kernels = call.ops().strip[segment.centred != 0 ? 0 : 1]
+                                        [segment.offsets == Offsets::kMinima ? 1 : 0][job.width];
   const int64_t block = block_size(job.token_end - job.token_begin, kMaxStripColumns);
   for (int64_t t = job.token_begin; t < job.token_end; t += block) {
     const int64_t count = std::min(block, job.token_end - t);

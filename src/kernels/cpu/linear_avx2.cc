@@ -141,6 +141,19 @@ inline B b_high_nibbles(B x) {
   return i_and({_mm256_srli_epi16(x.a, 4), _mm256_srli_epi16(x.b, 4)}, i_set(0x0f0f0f0f));
 }
 
+template <int kShift>
+inline __m256i shifted(__m256i x) {
+  return kShift >= 0 ? _mm256_slli_epi16(x, kShift) : _mm256_srli_epi16(x, -kShift);
+}
+
+// Bits 2 kPlace and up of each byte of `pairs` above the nibbles.
+template <int kPlace>
+inline B b_six_bits(B nibbles, B pairs) {
+  constexpr int kShift = 4 - 2 * kPlace;
+  return i_or(nibbles,
+              i_and({shifted<kShift>(pairs.a), shifted<kShift>(pairs.b)}, i_set(0x30303030)));
+}
+
 inline I multiply_pairs(B codes, int32_t x) {
   const __m256i broadcast = _mm256_set1_epi32(x);
   return {_mm256_maddubs_epi16(codes.a, broadcast), _mm256_maddubs_epi16(codes.b, broadcast)};
@@ -164,6 +177,11 @@ inline I short_end(I sum, Short s) { return add_pairs(sum, s, _mm256_set1_epi16(
 inline I i_dot_bytes(I sum, B codes, int32_t x) {
   sum = add_pairs(sum, multiply_pairs(b_low_nibbles(codes), x), _mm256_set1_epi16(1));
   return add_pairs(sum, multiply_pairs(b_high_nibbles(codes), x), _mm256_set1_epi16(16));
+}
+
+// Codes below 64: a pair of products is at most 2 * 63 * 127 < 2^15.
+inline I i_dot_six_bits(I sum, B codes, int32_t x) {
+  return add_pairs(sum, multiply_pairs(codes, x), _mm256_set1_epi16(1));
 }
 
 inline I i_dot_halves(I sum, I pairs, int32_t x) {

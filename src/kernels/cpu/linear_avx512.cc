@@ -46,6 +46,12 @@ inline I i_dot_bytes(I sum, B codes, int32_t x) {
   return _mm512_add_epi32(sum, _mm512_madd_epi16(high, _mm512_set1_epi16(16)));
 }
 
+// Codes below 64: a pair of products is at most 2 * 63 * 127 < 2^15.
+inline I i_dot_six_bits(I sum, B codes, int32_t x) {
+  const I pairs = _mm512_maddubs_epi16(codes, _mm512_set1_epi32(x));
+  return _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+}
+
 inline I i_dot_halves(I sum, I pairs, int32_t x) {
   return _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi32(x)));
 }

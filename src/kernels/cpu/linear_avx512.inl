@@ -104,3 +104,14 @@ inline B b_low_nibbles(B x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); 
 inline B b_high_nibbles(B x) {
   return _mm512_and_si512(_mm512_srli_epi16(x, 4), _mm512_set1_epi8(15));
 }
+
+// Bits 2 kPlace and up of each byte of `pairs` above the nibbles.
+template <int kPlace>
+inline B b_six_bits(B nibbles, B pairs) {
+  constexpr int kShift = 4 - 2 * kPlace;
+  constexpr int kAndOr = 0xea;  // a & b | c
+  B moved = pairs;
+  if constexpr (kShift > 0) moved = _mm512_slli_epi16(pairs, static_cast<unsigned>(kShift));
+  if constexpr (kShift < 0) moved = _mm512_srli_epi16(pairs, static_cast<unsigned>(-kShift));
+  return _mm512_ternarylogic_epi32(moved, _mm512_set1_epi8(0x30), nibbles, kAndOr);
+}

@@ -36,6 +36,8 @@ inline I i_dot_bytes(I sum, B codes, int32_t x) {
 #endif
 }
 
+inline I i_dot_six_bits(I sum, B codes, int32_t x) { return i_dot_bytes(sum, codes, x); }
+
 inline I i_dot_halves(I sum, I pairs, int32_t x) {
   return _mm512_dpwssd_epi32(sum, pairs, _mm512_set1_epi32(x));
 }

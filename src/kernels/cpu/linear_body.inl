@@ -7,6 +7,8 @@
 //                   two to six rows have two each
 //   kDenseTiles     registers of sums of a dense kernel; kGroupedColumns: rows of a grouped one
 
+#include "kernels/cpu/linear_six_bits.inl"
+
 // Sums of one group: codes of `kUnit` columns times M rows of activations.
 template <WeightFormat kFormat, int kUnit, int M, int kSums>
 inline void multiply_unit(I (&c)[M][kSums], const uint8_t* codes, const int8_t* x, int64_t stride) {
@@ -15,6 +17,16 @@ inline void multiply_unit(I (&c)[M][kSums], const uint8_t* codes, const int8_t* 
       const B block = b_load(codes + 64 * b);
       QUERN_UNROLL for (int m = 0; m < M; ++m) {
         c[m][b % kSums] = i_dot_bytes(c[m][b % kSums], block, load_i32(x + m * stride + 4 * b));
+      }
+    }
+  } else if constexpr (kFormat == WeightFormat::kInt6) {
+    QUERN_UNROLL for (int b = 0; b < kUnit / 16; ++b) {
+      const SixBits six = load_six_bits(codes + 192 * b);
+      QUERN_UNROLL for (int m = 0; m < M; ++m) {
+        const int8_t* at = x + m * stride + 16 * b;
+        QUERN_UNROLL for (int i = 0; i < 4; ++i) {
+          c[m][i % kSums] = i_dot_six_bits(c[m][i % kSums], six.columns[i], load_i32(at + 4 * i));
+        }
       }
     }
   } else {
@@ -41,7 +53,7 @@ inline void multiply_unit(I (&c)[M][kSums], const uint8_t* codes, const int8_t* 
 }
 
 // y += the group's sums, scaled and shifted as Backend::linear() states.
-template <GroupOffset kOffset, int M, int kSums>
+template <Offsets kOffsets, int M, int kSums>
 inline void apply_group(F (&y)[M],
                         const I (&c)[M][kSums],
                         const GroupedTile& t,
@@ -49,7 +61,15 @@ inline void apply_group(F (&y)[M],
                         int64_t group) {
   const F scale = f_mul(f_from_f16(record), f_set(t.scale_unit));
   const ActivationGroup* a = t.x_groups + group;
-  if constexpr (kOffset == GroupOffset::kZeroPoint) {
+  if constexpr (kOffsets == Offsets::kOneZero) {
+    QUERN_UNROLL for (int m = 0; m < M; ++m) {
+      I sum = c[m][0];
+      QUERN_UNROLL for (int i = 1; i < kSums; ++i) sum = i_add(sum, c[m][i]);
+      const ActivationGroup& at = a[m * t.group_stride];
+      sum = i_add(sum, i_set(-t.zero * at.sum));
+      y[m] = f_fma(scale, f_mul(f_from_i(sum), f_set(at.step)), y[m]);
+    }
+  } else if constexpr (kOffsets == Offsets::kZeros) {
     const I zero = i_from_u8(record + 2 * kPanelRows);
     const I pairs = i_or(zero, i_shift_left<16 + 7>(zero));  // (zero, 128 * zero)
     QUERN_UNROLL for (int m = 0; m < M; ++m) {
@@ -71,11 +91,20 @@ inline void apply_group(F (&y)[M],
   }
 }
 
-template <WeightFormat kFormat, GroupOffset kOffset, int kUnit, int M>
+// Bytes of `columns` columns of a panel.
+template <WeightFormat kFormat>
+constexpr int code_bytes(int columns) {
+  if (kFormat == WeightFormat::kInt8) return columns * kPanelRows;
+  return kFormat == WeightFormat::kInt4 ? columns * kPanelRows / 2 : columns * kPanelRows / 4 * 3;
+}
+
+template <WeightFormat kFormat, Offsets kOffsets, int kUnit, int M>
 void grouped_tile(const GroupedTile& t) {
   constexpr int kSums = M == 1 ? kChains : M <= 6 && kChains > 2 ? 2 : 1;
-  constexpr int kUnitBytes = kUnit * kPanelRows / (kFormat == WeightFormat::kInt4 ? 2 : 1);
-  constexpr int kRecordBytes = kOffset == GroupOffset::kZeroPoint ? 48 : 64;
+  constexpr int kUnitBytes = code_bytes<kFormat>(kUnit);
+  constexpr int kRecordBytes = kOffsets == Offsets::kZeros    ? 48
+                               : kOffsets == Offsets::kMinima ? 64
+                                                              : 32;
   F y[M];
   QUERN_UNROLL for (int m = 0; m < M; ++m) y[m] = f_zero();
   const uint8_t* codes = t.codes;
@@ -90,7 +119,7 @@ void grouped_tile(const GroupedTile& t) {
       prefetch<kUnitBytes>(codes + kPrefetchBytes);
       multiply_unit<kFormat, kUnit, M, kSums>(c, codes, x + u, t.x_stride);
     }
-    apply_group<kOffset, M, kSums>(y, c, t, record, g);
+    apply_group<kOffsets, M, kSums>(y, c, t, record, g);
   }
   QUERN_UNROLL for (int m = 0; m < M; ++m) {
     if (t.bias != nullptr) y[m] = f_add(y[m], f_load(t.bias));
@@ -182,9 +211,9 @@ inline void quantize_row(const float* x,
   }
 }
 
-template <WeightFormat kFormat, GroupOffset kOffset, int kUnit, int M>
+template <WeightFormat kFormat, Offsets kOffsets, int kUnit, int M>
 constexpr GroupedKernel grouped_kernel() {
-  if constexpr (M <= kGroupedColumns) return grouped_tile<kFormat, kOffset, kUnit, M>;
+  if constexpr (M <= kGroupedColumns) return grouped_tile<kFormat, kOffsets, kUnit, M>;
   return nullptr;
 }
 
@@ -203,10 +232,10 @@ constexpr DenseKernel dense_kernel() {
   }
 #define QUERN_GROUPED_UNITS(format, offset) \
   { QUERN_GROUPED_COLUMNS(format, offset, 16), QUERN_GROUPED_COLUMNS(format, offset, 32) }
-#define QUERN_GROUPED_OFFSETS(format)                      \
-  {                                                        \
-    QUERN_GROUPED_UNITS(format, GroupOffset::kZeroPoint),  \
-        QUERN_GROUPED_UNITS(format, GroupOffset::kMinimum) \
+#define QUERN_GROUPED_OFFSETS(format)                                                            \
+  {                                                                                              \
+    QUERN_GROUPED_UNITS(format, Offsets::kZeros), QUERN_GROUPED_UNITS(format, Offsets::kMinima), \
+        QUERN_GROUPED_UNITS(format, Offsets::kOneZero)                                           \
   }
 #define QUERN_DENSE_COLUMNS(format, panels)                                   \
   {                                                                           \
@@ -221,7 +250,8 @@ constexpr DenseKernel dense_kernel() {
 constexpr LinearOps kBaseOps = {
     .quantize = quantize_row,
     .grouped = {QUERN_GROUPED_OFFSETS(WeightFormat::kInt8),
-                QUERN_GROUPED_OFFSETS(WeightFormat::kInt4)},
+                QUERN_GROUPED_OFFSETS(WeightFormat::kInt4),
+                QUERN_GROUPED_OFFSETS(WeightFormat::kInt6)},
     .max_grouped_columns = kGroupedColumns,
     .dense = {QUERN_DENSE_PANELS(WeightFormat::kF32), QUERN_DENSE_PANELS(WeightFormat::kBF16),
               QUERN_DENSE_PANELS(WeightFormat::kF16)},

@@ -39,6 +39,7 @@ struct GroupedTile {
   int group_size = 0;
   float scale_unit = 1;
   float minimum_unit = 1;
+  int zero = 0;               // kOneZero
   const int8_t* x = nullptr;  // codes of the activations, [M], rows x_stride apart
   int64_t x_stride = 0;
   const ActivationGroup* x_groups = nullptr;  // [M], rows group_stride apart
@@ -60,7 +61,7 @@ struct Strip {
   int8_t* weights = nullptr;   // [columns / 4][P][16 rows][4]
   int32_t* offsets = nullptr;  // -128 * sum of the weights: what the activations' + 128 adds
   float* scales = nullptr;
-  float* minima = nullptr;   // kMinimum
+  float* minima = nullptr;   // kMinima
   int32_t* pairs = nullptr;  // uncentred: (r, 128 r) with r = zero point - code_base
 };
 
@@ -102,6 +103,7 @@ struct DenseTile {
   int resume = 0;  // 1: go on from the sums in y, 0: from zero
 };
 
+inline constexpr int kGroupedFormats = 3;  // kInt8, kInt4, kInt6: WeightFormat minus kInt8
 inline constexpr int kMaxGroupedColumns = 8;
 inline constexpr int kMaxDenseColumns = 6;    // 4 panels x 6 = 24 of 32 registers
 inline constexpr int kDensePanelChoices = 3;  // 1, 2, 4 panels
@@ -118,16 +120,16 @@ struct LinearOps {
                    const QuantizedLayout& layout,
                    int8_t* codes,
                    ActivationGroup* groups);
-  // [kInt8, kInt4][offset][group of 16, groups of a multiple of 32][M - 1]; nullptr past
+  // [format][Offsets][group of 16, groups of a multiple of 32][M - 1]; nullptr past
   // max_grouped_columns.
-  GroupedKernel grouped[2][2][2][kMaxGroupedColumns];
+  GroupedKernel grouped[kGroupedFormats][kOffsetKinds][2][kMaxGroupedColumns];
   int max_grouped_columns;
   // [format][log2 P][M - 1]; nullptr where the registers do not suffice.
   DenseKernel dense[3][kDensePanelChoices][kMaxDenseColumns];
   int max_dense_columns;
   // nullptr where strips do not pay.
   void (*unpack)(const UnpackPanel& panel);
-  // [centred, uncentred][offset][log2 P][M - 1]
+  // [centred, uncentred][zero points, minima][log2 P][M - 1]
   StripKernel strip[2][2][kStripWidths][kMaxStripColumns];
 };
 

@@ -185,12 +185,26 @@ inline B b_high_nibbles(const B& x) {
   return out;
 }
 
+// Bits 2 kPlace and up of each byte of `pairs` above the nibbles.
+template <int kPlace>
+inline B b_six_bits(const B& nibbles, const B& pairs) {
+  B out;
+  for (int i = 0; i < 4 * kPanelRows; ++i) {
+    out.v[i] = static_cast<uint8_t>(nibbles.v[i] | (pairs.v[i] >> (2 * kPlace) & 3) << 4);
+  }
+  return out;
+}
+
 inline I i_dot_bytes(const I& sum, const B& codes, int32_t x) {
   const auto bytes = std::bit_cast<std::array<int8_t, 4>>(x);
   return lanes<I>([&](int r) {
     const uint8_t* c = codes.v + 4 * r;
     return sum.v[r] + c[0] * bytes[0] + c[1] * bytes[1] + c[2] * bytes[2] + c[3] * bytes[3];
   });
+}
+
+inline I i_dot_six_bits(const I& sum, const B& codes, int32_t x) {
+  return i_dot_bytes(sum, codes, x);
 }
 
 inline I i_dot_halves(const I& sum, const I& pairs, int32_t x) {

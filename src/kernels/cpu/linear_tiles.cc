@@ -202,8 +202,7 @@ class JobRunner {
                     .sums = work_.sums,
                     .y = work_.y};
     std::copy_n(work_.panels, kBlockPanels, block.panels);
-    ops_.multiply[segment.centred != 0 ? 0 : 1][segment.offset == GroupOffset::kMinimum ? 1 : 0](
-        block);
+    ops_.multiply[segment.centred != 0 ? 0 : 1][segment.offsets == Offsets::kMinima ? 1 : 0](block);
   }
 
   void store(int64_t tile) {

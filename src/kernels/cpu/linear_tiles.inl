@@ -13,6 +13,7 @@
 // the conversion is the limit; no order of loops changes that, since the contract rounds each
 // group.
 
+#include "kernels/cpu/linear_six_bits.inl"
 #include "kernels/cpu/linear_unpack.inl"
 
 // Longer groups are multiplied in parts, so that the operands of a block stay in the first-level
@@ -27,6 +28,16 @@ void release_tiles() { Tiles::release(); }
 
 template <WeightFormat kFormat>
 inline void unpack_codes(const uint8_t* codes, int group_size, B base, int8_t* to) {
+  if constexpr (kFormat == WeightFormat::kInt6) {
+    for (int k = 0; k < group_size; k += 16, codes += 192) {
+      prefetch<192>(codes + kPrefetchBytes);
+      const SixBits six = load_six_bits(codes);
+      QUERN_UNROLL for (int i = 0; i < 4; ++i, to += kTileRowBytes) {
+        b_store(to, b_sub(six.columns[i], base));
+      }
+    }
+    return;
+  }
   constexpr int kColumns = kFormat == WeightFormat::kInt4 ? 8 : 4;  // of a block of 64 bytes
   for (int k = 0; k < group_size; k += kColumns, codes += 64) {
     prefetch<64>(codes + kPrefetchBytes);
@@ -55,6 +66,8 @@ void unpack_tiles(const UnpackTiles& p) {
     const B base = signed_base(segment, record);
     if (segment.format == WeightFormat::kInt8) {
       unpack_codes<WeightFormat::kInt8>(codes, group_size, base, to);
+    } else if (segment.format == WeightFormat::kInt6) {
+      unpack_codes<WeightFormat::kInt6>(codes, group_size, base, to);
     } else {
       unpack_codes<WeightFormat::kInt4>(codes, group_size, base, to);
     }

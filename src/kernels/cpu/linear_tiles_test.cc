@@ -150,7 +150,7 @@ FloatMatrix product(const Variant& variant,
 TEST_P(LinearTilesCases, EqualTheReferenceBitForBit) {
   const LinearCase& shape = GetParam();
   ThreadPool pool(2);
-  for (const int bits : {8, 6}) {
+  for (const int bits : {8, 7}) {
     if (bits != 8 && shape.format != WeightFormat::kInt8) continue;
     const Weight weight = random_weight(shape, kSeed, bits);
     const Parts parts = {&weight};
@@ -209,7 +209,9 @@ struct RandomLayer {
     const int64_t rows = 1 + pick(150);
     if (pick(8) == 0) return {"", rows, columns, WeightFormat::kBF16};
     const int group_size = largest % 64 == 0 && pick(2) == 0 ? 32 : largest;
-    const auto format = pick(2) == 0 ? WeightFormat::kInt4 : WeightFormat::kInt8;
+    constexpr WeightFormat kFormats[] = {WeightFormat::kInt4, WeightFormat::kInt6,
+                                         WeightFormat::kInt8};
+    const WeightFormat format = kFormats[pick(3)];
     const auto offset = pick(2) == 0 ? GroupOffset::kZeroPoint : GroupOffset::kMinimum;
     text += ", " + std::to_string(rows) + " rows g" + std::to_string(group_size);
     return {"", rows, columns, format, group_size, offset};

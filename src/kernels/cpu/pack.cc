@@ -10,6 +10,7 @@ namespace {
 
 constexpr int kNibbleBlock = 8;  // columns in a 64-byte block of kInt4
 constexpr int kByteBlock = 4;    // of kInt8
+constexpr int kSixBlock = 16;    // columns in three such blocks of kInt6
 constexpr int64_t kBlockBytes = 64;
 constexpr int kMaxGroup = 32768;  // c, A and zero * A stay exact in int32: 255 * 127 * 32768
 constexpr int kLargestSignedByte = 127;
@@ -48,20 +49,46 @@ bool pack_dense_row(const Weight& weight,
   return exact;
 }
 
+// Where a code of kInt4 or kInt6 lies in its panel: the byte, and the bit it begins at.
+struct CodePlace {
+  int64_t byte = 0;
+  int shift = 0;
+};
+
+// The low four bits of column k.
+CodePlace nibble_place(WeightFormat format, int64_t lane, int64_t k) {
+  const int64_t block = format == WeightFormat::kInt4
+                            ? k / kNibbleBlock
+                            : k / kSixBlock * 3 + k % kSixBlock / kNibbleBlock;
+  return {block * kBlockBytes + lane * 4 + k % 4, k % kNibbleBlock < 4 ? 0 : 4};
+}
+
+// The upper two of kInt6.
+CodePlace pair_place(int64_t lane, int64_t k) {
+  return {(k / kSixBlock * 3 + 2) * kBlockBytes + lane * 4 + k % 4,
+          2 * static_cast<int>(k % kSixBlock / 4)};
+}
+
+int64_t byte_place(int64_t lane, int64_t k) {
+  return k / kByteBlock * kBlockBytes + lane * 4 + k % kByteBlock;
+}
+
 void pack_codes_row(const GroupedWeight& weight, int64_t row, const Segment& segment) {
   const uint8_t* codes = weight.codes.data() + row * weight.columns;
   auto* panel =
       segment.codes.as<uint8_t>() + static_cast<size_t>(row / kPanelRows) * segment.panel_bytes();
   const int64_t lane = row % kPanelRows;
+  const auto put = [panel](CodePlace place, int bits) {
+    panel[place.byte] = static_cast<uint8_t>(panel[place.byte] | bits << place.shift);
+  };
   for (int64_t k = 0; k < weight.columns; ++k) {
     if (segment.format == WeightFormat::kInt8) {
-      panel[k / kByteBlock * kBlockBytes + lane * 4 + k % kByteBlock] = codes[k];
+      panel[byte_place(lane, k)] = codes[k];
       continue;
     }
-    QUERN_CHECK(codes[k] < 16);
-    const int64_t in_block = k % kNibbleBlock;
-    uint8_t& byte = panel[k / kNibbleBlock * kBlockBytes + lane * 4 + in_block % 4];
-    byte = static_cast<uint8_t>(byte | (in_block < 4 ? codes[k] : codes[k] << 4));
+    QUERN_CHECK(codes[k] < (segment.format == WeightFormat::kInt4 ? 16 : 64));
+    put(nibble_place(segment.format, lane, k), codes[k] & 15);
+    if (segment.format == WeightFormat::kInt6) put(pair_place(lane, k), codes[k] >> 4);
   }
 }
 
@@ -77,26 +104,33 @@ void pack_scales_row(const GroupedWeight& weight,
     const auto i = static_cast<size_t>(row * weight.groups() + g);
     std::memcpy(record + 2 * lane, &scales.halves[i], 2);
     std::byte* offsets = record + 2 * kPanelRows;
-    if (weight.offset == GroupOffset::kZeroPoint) {
-      offsets[lane] = std::byte{weight.zeros[i]};
-    } else {
-      std::memcpy(offsets + 2 * lane, &minima.halves[i], 2);
-    }
+    if (segment.offsets == Offsets::kZeros) offsets[lane] = std::byte{weight.zeros[i]};
+    if (segment.offsets == Offsets::kMinima) std::memcpy(offsets + 2 * lane, &minima.halves[i], 2);
   }
 }
 
-// Sets code_base and centred from the range of the codes and zero points.
+// Sets offsets, zero, code_base and centred from the codes and zero points.
 void measure_range(const GroupedWeight& weight, Segment& segment) {
+  if (weight.offset == GroupOffset::kMinimum) segment.offsets = Offsets::kMinima;
   if (weight.codes.empty()) return;
   const int largest = *std::max_element(weight.codes.begin(), weight.codes.end());
   segment.code_base = largest > kLargestSignedByte ? kSignedBase : 0;
-  if (weight.offset != GroupOffset::kZeroPoint) {
+  if (segment.offsets == Offsets::kMinima) {
     segment.centred = segment.code_base == 0 ? 1 : 0;
     return;
   }
   const auto [low, high] = std::minmax_element(weight.zeros.begin(), weight.zeros.end());
+  if (*low == *high) {
+    segment.offsets = Offsets::kOneZero;
+    segment.zero = *low;
+  }
   const bool fits = largest - *low <= kLargestSignedByte && *high <= kSignedBase;
   segment.centred = fits ? 1 : 0;
+}
+
+WeightFormat grouped_format(int bits) {
+  if (bits == 4) return WeightFormat::kInt4;
+  return bits <= 6 ? WeightFormat::kInt6 : WeightFormat::kInt8;
 }
 
 std::string pack_grouped(ThreadPool& pool, const GroupedWeight& weight, Segment& segment) {
@@ -150,9 +184,13 @@ void embed_dense(const Segment& segment, int64_t row, float* out) {
 
 int code_at(const Segment& segment, const std::byte* panel, int64_t lane, int64_t k) {
   if (segment.format == WeightFormat::kInt8)
-    return std::to_integer<int>(panel[k / kByteBlock * kBlockBytes + lane * 4 + k % kByteBlock]);
-  const int byte = std::to_integer<int>(panel[k / kNibbleBlock * kBlockBytes + lane * 4 + k % 4]);
-  return k % kNibbleBlock < 4 ? byte & 15 : byte >> 4;
+    return std::to_integer<int>(panel[byte_place(lane, k)]);
+  const auto bits = [panel](CodePlace place) {
+    return std::to_integer<int>(panel[place.byte]) >> place.shift;
+  };
+  const int low = bits(nibble_place(segment.format, lane, k)) & 15;
+  if (segment.format == WeightFormat::kInt4) return low;
+  return low | (bits(pair_place(lane, k)) & 3) << 4;
 }
 
 void embed_grouped(const Segment& segment, int64_t row, float* out) {
@@ -164,17 +202,17 @@ void embed_grouped(const Segment& segment, int64_t row, float* out) {
     std::memcpy(&half, record + 2 * lane, sizeof half);
     const float scale = f16_to_f32(half) * segment.scale_unit;
     const std::byte* offsets = record + 2 * kPanelRows;
-    const int zero = std::to_integer<int>(offsets[lane]);
+    int zero = segment.zero;
+    if (segment.offsets == Offsets::kZeros) zero = std::to_integer<int>(offsets[lane]);
     float minimum = 0;
-    if (segment.offset == GroupOffset::kMinimum) {
+    if (segment.offsets == Offsets::kMinima) {
       std::memcpy(&half, offsets + 2 * lane, sizeof half);
       minimum = f16_to_f32(half) * segment.minimum_unit;
     }
     for (int64_t k = g * segment.group_size; k < (g + 1) * segment.group_size; ++k) {
       const int code = code_at(segment, panel, lane, k);
-      out[k] = segment.offset == GroupOffset::kZeroPoint
-                   ? scale * static_cast<float>(code - zero)
-                   : scale * static_cast<float>(code) + minimum;
+      out[k] = segment.offsets == Offsets::kMinima ? scale * static_cast<float>(code) + minimum
+                                                   : scale * static_cast<float>(code - zero);
     }
   }
 }
@@ -193,6 +231,8 @@ size_t Segment::panel_bytes() const {
       return numbers;
     case WeightFormat::kInt4:
       return numbers / 2;
+    case WeightFormat::kInt6:
+      return numbers / 4 * 3;
   }
   return 0;
 }
@@ -229,8 +269,7 @@ std::unique_ptr<CpuWeight> pack_weight(ThreadPool& pool,
     const auto* grouped = std::get_if<GroupedWeight>(part);
     std::string note;
     if (grouped != nullptr && precision == Precision::kFast) {
-      segment.format = grouped->bits == 4 ? WeightFormat::kInt4 : WeightFormat::kInt8;
-      segment.offset = grouped->offset;
+      segment.format = grouped_format(grouped->bits);
       segment.group_size = grouped->group_size;
       note = pack_grouped(pool, *grouped, segment);
     } else {

@@ -6,9 +6,13 @@
 //   kInt4              blocks of 8 columns, 64 bytes: of row r's 4 bytes the low nibbles are
 //   columns
 //                      0 .. 3 of the block, the high nibbles columns 4 .. 7
+//   kInt6              blocks of 16 columns, 192 bytes: the low four bits as two blocks of kInt4,
+//   then
+//                      64 bytes of upper bit pairs: of row r's 4 bytes byte j has those of columns
+//                      j, j + 4, j + 8, j + 12, the lowest pair first
 // so that one 64-byte load meets four columns of activations, broadcast, in one dot-product
 // instruction without a shuffle. Scales lie in a stream of their own, one record a group:
-//   f16 scale[16], then u8 zero[16] (kZeroPoint) or f16 minimum[16] (kMinimum).
+//   f16 scale[16], then u8 zero[16] (kZeros), f16 minimum[16] (kMinima) or nothing (kOneZero).
 #pragma once
 
 #include <cstdint>
@@ -26,10 +30,19 @@ namespace quern::cpu {
 
 inline constexpr int kPanelRows = 16;  // 16 x int32 = one 512-bit register
 
+// What a record of the scale stream holds beside the scales.
+enum class Offsets : uint8_t {
+  kZeros,
+  kMinima,
+  kOneZero,  // nothing: every zero point of the segment is the same
+};
+inline constexpr int kOffsetKinds = 3;
+
 // One part of a joined layer.
 struct Segment {
   WeightFormat format = WeightFormat::kF32;
-  GroupOffset offset = GroupOffset::kZeroPoint;
+  Offsets offsets = Offsets::kZeros;
+  int zero = 0;        // kOneZero
   int group_size = 0;  // 0 for dense formats
   int64_t row_begin = 0;
   int64_t rows = 0;
@@ -37,7 +50,7 @@ struct Segment {
   float scale_unit = 1;    // scale = f16 * scale_unit, a power of two
   float minimum_unit = 1;  // likewise
   // Codes minus code_base fit a signed byte. `centred`: nothing but that is to be taken off the
-  // code before it meets the scale (kMinimum), or the code minus its zero point fits a signed byte.
+  // code before it meets the scale (kMinima), or the code minus its zero point fits a signed byte.
   int code_base = 0;
   int centred = 0;
   Buffer codes;
@@ -48,7 +61,10 @@ struct Segment {
   int64_t groups() const { return group_size == 0 ? 0 : columns / group_size; }
 
   size_t panel_bytes() const;
-  size_t record_bytes() const { return offset == GroupOffset::kZeroPoint ? 48 : 64; }
+  size_t record_bytes() const {
+    constexpr size_t kBytes[kOffsetKinds] = {48, 64, 32};
+    return kBytes[static_cast<int>(offsets)];
+  }
 
   size_t panel_scale_bytes() const { return static_cast<size_t>(groups()) * record_bytes(); }
 

@@ -4,7 +4,7 @@
 
 // The weights of one group, signed, every `stride` bytes; returns their sums.
 template <WeightFormat kFormat>
-inline I unpack_group(const uint8_t* codes, int group_size, B base, int8_t* to, int64_t stride) {
+inline I unpack_codes(const uint8_t* codes, int group_size, B base, int8_t* to, int64_t stride) {
   const B ones = _mm512_set1_epi8(1);
   I sum = i_zero();
   for (int k = 0; k < group_size; codes += 64) {
@@ -15,6 +15,15 @@ inline I unpack_group(const uint8_t* codes, int group_size, B base, int8_t* to, 
       sum = _mm512_dpbusd_epi32(sum, ones, weights);
       to += stride;
       k += 4;
+    } else if constexpr (kFormat == WeightFormat::kInt6) {
+      const SixBits six = load_six_bits(codes);
+      codes += 128;
+      QUERN_UNROLL for (int i = 0; i < 4; ++i, to += stride) {
+        const B weights = _mm512_sub_epi8(six.columns[i], base);
+        _mm512_store_si512(to, weights);
+        sum = _mm512_dpbusd_epi32(sum, ones, weights);
+      }
+      k += 16;
     } else {
       const B low = _mm512_sub_epi8(b_low_nibbles(block), base);
       const B high = _mm512_sub_epi8(b_high_nibbles(block), base);
@@ -28,9 +37,24 @@ inline I unpack_group(const uint8_t* codes, int group_size, B base, int8_t* to, 
   return sum;
 }
 
+inline I unpack_group(const Segment& segment,
+                      const uint8_t* codes,
+                      const std::byte* record,
+                      int8_t* to,
+                      int64_t stride) {
+  const B base = signed_base(segment, record);
+  switch (segment.format) {
+    case WeightFormat::kInt8:
+      return unpack_codes<WeightFormat::kInt8>(codes, segment.group_size, base, to, stride);
+    case WeightFormat::kInt6:
+      return unpack_codes<WeightFormat::kInt6>(codes, segment.group_size, base, to, stride);
+    default:
+      return unpack_codes<WeightFormat::kInt4>(codes, segment.group_size, base, to, stride);
+  }
+}
+
 void unpack_panel(const UnpackPanel& p) {
   const Segment& segment = *p.segment;
-  const int group_size = segment.group_size;
   const int64_t stride = int64_t{64} * p.panels;
   const auto group_bytes = static_cast<int64_t>(segment.panel_bytes()) / segment.groups();
   const auto* codes = reinterpret_cast<const uint8_t*>(segment.panel(p.segment_panel)) +
@@ -40,10 +64,7 @@ void unpack_panel(const UnpackPanel& p) {
   int8_t* to = p.strip.weights + 64 * p.panel;
   int64_t at = kPanelRows * p.panel;
   for (int64_t g = 0; g < p.groups; ++g) {
-    const B base = signed_base(segment, record);
-    const I sum = segment.format == WeightFormat::kInt8
-                      ? unpack_group<WeightFormat::kInt8>(codes, group_size, base, to, stride)
-                      : unpack_group<WeightFormat::kInt4>(codes, group_size, base, to, stride);
+    const I sum = unpack_group(segment, codes, record, to, stride);
     _mm512_store_si512(p.strip.offsets + at, _mm512_sub_epi32(i_zero(), i_shift_left<7>(sum)));
     unpack_record(segment, record,
                   {.scales = p.strip.scales + at,
@@ -51,7 +72,7 @@ void unpack_panel(const UnpackPanel& p) {
                    .pairs = p.strip.pairs + at});
     codes += group_bytes;
     record += segment.record_bytes();
-    to += stride * (group_size / 4);
+    to += stride * (segment.group_size / 4);
     at += int64_t{kPanelRows} * p.panels;
   }
 }
