@@ -132,8 +132,22 @@ Outcome unnamed_violation(const Schema& schema, const std::string& key, const Or
   return within(step(key), violation(schema.other.front(), value));
 }
 
+// A value of the wrong "type" is named before what it lacks.
+Outcome constant_violation(const Schema& schema, const OrderedJson& value) {
+  for (const SchemaMember& member : schema.members) {
+    if (member.schema.kind != SchemaKind::kConstant) continue;
+    const auto found = value.find(member.name);
+    if (found == value.end() || found->is_null()) continue;
+    if (Outcome inner = violation(member.schema, *found)) {
+      return within(step(member.name), std::move(inner));
+    }
+  }
+  return std::nullopt;
+}
+
 Outcome object_violation(const Schema& schema, const OrderedJson& value) {
   if (!value.is_object()) return wrong(schema, value);
+  if (Outcome inner = constant_violation(schema, value)) return inner;
   for (const SchemaMember& member : schema.members) {
     if (member.presence == Presence::kRequired && !value.contains(member.name)) {
       return Violation{step(member.name),
@@ -160,20 +174,32 @@ Outcome object_violation(const Schema& schema, const OrderedJson& value) {
   return std::nullopt;
 }
 
-// Whether the value is meant as this variant: the same JSON type and, in an object, the constants
-// ("type", "role") that tell variants apart.
+bool has_type(const Schema& schema, const OrderedJson& value) {
+  switch (schema.kind) {
+    case SchemaKind::kString:
+      return value.is_string();
+    case SchemaKind::kInteger:
+    case SchemaKind::kNumber:
+      return value.is_number();
+    case SchemaKind::kArray:
+      return value.is_array();
+    case SchemaKind::kObject:
+      return value.is_object();
+    case SchemaKind::kUnion:
+      return std::any_of(schema.variants.begin(), schema.variants.end(),
+                         [&](const Schema& variant) { return has_type(variant, value); });
+    default:
+      return false;
+  }
+}
+
+// Whether the value is meant as this variant: the same JSON type, that of an array's first item
+// included, and the constants ("type", "role") that tell objects apart.
 bool resembles(const Schema& variant, const OrderedJson& value) {
+  if (!has_type(variant, value)) return false;
   if (variant.kind == SchemaKind::kArray) {
-    // Arrays are told apart by their first item.
-    return value.is_array() &&
-           (value.empty() || variant.variants.front().kind == SchemaKind::kUnion ||
-            resembles(variant.variants.front(), value.front()));
+    return value.empty() || has_type(variant.variants.front(), value.front());
   }
-  if (variant.kind == SchemaKind::kString) return value.is_string();
-  if (variant.kind == SchemaKind::kInteger || variant.kind == SchemaKind::kNumber) {
-    return value.is_number();
-  }
-  if (variant.kind != SchemaKind::kObject || !value.is_object()) return false;
   return std::all_of(variant.members.begin(), variant.members.end(),
                      [&](const SchemaMember& member) {
                        if (member.schema.kind != SchemaKind::kConstant) return true;
