@@ -124,7 +124,12 @@ ExpressionId JsonExpressions::quoted(ExpressionId content) {
 }
 
 ExpressionId JsonExpressions::characters(int32_t min, int32_t max) {
-  return out_.repeat(encode_set(CodePointSet::all(), TextEncoding::kJsonString, out_), min, max);
+  // Of the characters that need an escape only those with a short one: others are of no use and
+  // would double the states of a long bounded string.
+  CodePointSet set;
+  set.add(0x20, 0x10FFFF);
+  for (const char32_t c : {U'\b', U'\f', U'\n', U'\r', U'\t'}) set.add(c);
+  return out_.repeat(encode_set(set, TextEncoding::kJsonString, out_), min, max);
 }
 
 ExpressionId JsonExpressions::string() {

@@ -47,7 +47,8 @@ class JsonExpressions {
   // Any string, with every escape that JSON has; \u escapes of surrogates come in pairs.
   ExpressionId string();
 
-  // Any number of code points between quotes, as kJsonString encodes them.
+  // Any code points as kJsonString encodes them, control characters without a short escape left
+  // out.
   ExpressionId characters(int32_t min, int32_t max);
   ExpressionId quoted(ExpressionId content);
 

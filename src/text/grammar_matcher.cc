@@ -1,6 +1,7 @@
 #include "text/grammar_matcher.h"
 
 #include <algorithm>
+#include <array>
 
 namespace quern {
 namespace {
@@ -149,29 +150,74 @@ size_t GrammarMask::bytes() const {
 
 namespace {
 
-// One walk over the trie in preorder, with the set behind each byte of the way down.
+// The transitions of the states that a walk meets most, one entry for each byte.
+class DenseRows {
+ public:
+  explicit DenseRows(const GrammarProgram& program) : program_(program), rows_(kRows) {}
+
+  int32_t step(int32_t state, uint8_t byte) {
+    Row& row = rows_[static_cast<size_t>(state) % kRows];
+    if (row.state == state) return row.targets[byte];
+    if (row.candidate != state) row.misses = 0;
+    row.candidate = state;
+    if (++row.misses == kMissesToFill) fill(row, state);
+    return program_.step(state, byte);
+  }
+
+ private:
+  static constexpr size_t kRows = 32;       // of 1 KiB: they stay in the first two caches
+  static constexpr int kMissesToFill = 16;  // in a row: a fill costs about as much as they do
+
+  struct Row {
+    int32_t state = -1;
+    int32_t candidate = -1;
+    int misses = 0;
+    std::array<int32_t, 256> targets;
+  };
+
+  void fill(Row& row, int32_t state) {
+    row.state = state;
+    row.targets.fill(-1);
+    for (const AutomatonEdge& e : program_.edges(state)) {
+      for (int b = e.low; b <= e.high; ++b) row.targets[static_cast<size_t>(b)] = e.target;
+    }
+  }
+
+  const GrammarProgram& program_;
+  std::vector<Row> rows_;
+};
+
+// One walk over the trie in preorder, with the readings behind each byte of the way down.
 class MaskWalk {
  public:
   MaskWalk(const GrammarProgram& program, const TokenTrie& trie)
-      : trie_(trie), horizon_(program.horizon()), simulator_(program, GrammarBottom::kUnknown) {}
+      : program_(program),
+        trie_(trie),
+        horizon_(program.horizon()),
+        simulator_(program, GrammarBottom::kUnknown),
+        rows_(program) {}
 
   GrammarMask run(int32_t state, int64_t& visited);
 
  private:
   struct Level {
-    GrammarSet set;
+    GrammarElement only;     // the one reading, where `single`; else they are in `set`
+    bool single = false;     // one reading that has neither calls nor an end
     bool maybe = false;      // some caller may go on with the bytes since it returned
     uint32_t end = 0;        // of the node's subtree
     size_t stacks_size = 0;  // of the simulator behind this level
+    GrammarSet set;
   };
 
-  // The next node to look at.
   uint32_t enter(uint32_t n);
+  bool step(Level& above, uint8_t byte, Level& level);
   void uncertain(uint32_t begin, uint32_t end);
 
+  const GrammarProgram& program_;
   const TokenTrie& trie_;
   size_t horizon_;
   GrammarSimulator simulator_;
+  DenseRows rows_;
   std::vector<Level> levels_;
   size_t depth_ = 0;
   std::vector<uint32_t> accepted_;  // sorted tokens
@@ -182,34 +228,55 @@ void MaskWalk::uncertain(uint32_t begin, uint32_t end) {
   for (uint32_t k = begin; k < end; ++k) mask_.uncertain.push_back(k);
 }
 
+// Moves the readings by one byte; false when none is left.
+bool MaskWalk::step(Level& above, uint8_t byte, Level& level) {
+  level.maybe = above.maybe;
+  level.single = false;
+  if (above.single) {
+    const int32_t target = rows_.step(above.only.state, byte);
+    if (target < 0) return false;
+    if (program_.plain(target)) {
+      level.single = true;
+      level.only = {target, above.only.stack};
+      return true;
+    }
+    above.set = {};  // it stays single; the simulator takes it from here
+    above.set.elements.push_back(above.only);
+  } else if (above.set.escapes[byte]) {
+    level.maybe = true;
+  }
+  simulator_.stacks.shrink(above.stacks_size);
+  return simulator_.step(above.set, byte, level.set);
+}
+
+// Looks at one node; returns the next.
 uint32_t MaskWalk::enter(uint32_t n) {
   const TokenTrie::Node& node = trie_.nodes()[n];
   if (depth_ + 1 == levels_.size()) levels_.emplace_back();
-  const Level& above = levels_[depth_];
   Level& level = levels_[depth_ + 1];
-  simulator_.stacks.shrink(above.stacks_size);
-  const bool alive = simulator_.step(above.set, node.byte, level.set);
-  level.maybe = above.maybe || above.set.escapes[node.byte];
+  const bool alive = step(levels_[depth_], node.byte, level);
   const uint32_t own_end = node.first_token + node.own_tokens;
   if (!alive) {
     if (level.maybe) uncertain(node.first_token, node.tokens_end);
     return node.subtree_end;
   }
   for (uint32_t k = node.first_token; k < own_end; ++k) accepted_.push_back(k);
-  if (depth_ + 1 >= horizon_ || (level.set.elements.empty() && level.maybe)) {
+  const bool stuck = !level.single && level.set.elements.empty();
+  if (depth_ + 1 >= horizon_ || (stuck && level.maybe)) {
     uncertain(own_end, node.tokens_end);
     return node.subtree_end;
   }
-  if (level.set.elements.empty() && level.set.escapes.none()) return node.subtree_end;
+  if (stuck && level.set.escapes.none()) return node.subtree_end;
   level.end = node.subtree_end;
-  level.stacks_size = simulator_.stacks.size();
+  level.stacks_size = level.single ? levels_[depth_].stacks_size : simulator_.stacks.size();
   ++depth_;
   return n + 1;
 }
 
 GrammarMask MaskWalk::run(int32_t state, int64_t& visited) {
   levels_.emplace_back();
-  levels_[0].set.elements.push_back({state, 0});
+  levels_[0].single = true;  // only its own bytes count: its calls and its end are other readings
+  levels_[0].only = {state, 0};
   levels_[0].stacks_size = simulator_.stacks.size();
   const auto nodes = static_cast<uint32_t>(trie_.nodes().size());
   levels_[0].end = nodes;

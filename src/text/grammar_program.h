@@ -17,9 +17,9 @@ struct GrammarLimits {
   size_t source_bytes = size_t{64} << 10;  // of the schema, the expression or the grammar's text
   size_t expressions = 200'000;            // parts, after references are followed
   size_t rules = 4096;
-  int64_t states = 100'000;            // of all automata together, about 100 bytes each
-  int64_t steps = 10'000'000;          // about 10 ns each
-  int64_t prepare_steps = 20'000'000;  // trie nodes walked for masks ahead of use, about 5 ns each
+  int64_t states = 100'000;              // of all automata together, about 100 bytes each
+  int64_t steps = 10'000'000;            // about 10 ns each
+  int64_t prepare_steps = 4'000'000;     // trie nodes walked for masks ahead of use, 10 ns each
   size_t mask_bytes = size_t{32} << 20;  // of masks kept for reuse
 };
 

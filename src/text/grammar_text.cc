@@ -72,6 +72,23 @@ class Utf8Ranges {
   std::vector<ExpressionId> branches_;
 };
 
+// Every code point beyond ASCII, parts shared so that the automaton has one state for each number
+// of bytes still to come (RFC 3629, section 4).
+ExpressionId beyond_ascii(Expressions& out) {
+  const ExpressionId tail = out.byte_range(0x80, 0xBF);
+  const auto lead = [&](uint8_t first, uint8_t low, uint8_t high) {
+    return out.sequence({out.byte_range(first, first), out.byte_range(low, high)});
+  };
+  const ExpressionId four = out.sequence(
+      {out.choice({lead(0xF0, 0x90, 0xBF), out.sequence({out.byte_range(0xF1, 0xF3), tail}),
+                   lead(0xF4, 0x80, 0x8F)}),
+       tail});
+  const ExpressionId three =
+      out.choice({lead(0xE0, 0xA0, 0xBF), out.sequence({out.byte_range(0xE1, 0xEC), tail}),
+                  lead(0xED, 0x80, 0x9F), out.sequence({out.byte_range(0xEE, 0xEF), tail})});
+  return out.sequence({out.choice({out.byte_range(0xC2, 0xDF), three, four}), tail});
+}
+
 bool needs_escape(char32_t c) { return c < 0x20 || c == '"' || c == '\\'; }
 
 }  // namespace
@@ -150,19 +167,24 @@ std::string encode_code_point(char32_t c, TextEncoding encoding) {
 ExpressionId encode_set(const CodePointSet& set, TextEncoding encoding, Expressions& out) {
   Utf8Ranges ranges(out);
   std::vector<ExpressionId> branches;
+  std::vector<std::pair<char32_t, char32_t>> beyond;
   for (auto [low, high] : set.ranges()) {
-    if (encoding == TextEncoding::kPlain) {
-      ranges.add(low, high);
-      continue;
-    }
     for (; low <= high && low < 0x80; ++low) {
-      if (needs_escape(low)) {
+      if (encoding == TextEncoding::kJsonString && needs_escape(low)) {
         branches.push_back(out.literal(encode_code_point(low, encoding)));
       } else {
         ranges.add(low, low);
       }
     }
-    if (low <= high) ranges.add(low, high);
+    if (low <= high) beyond.emplace_back(low, high);
+  }
+  const bool all_beyond = beyond.size() == 2 && beyond[0].first == 0x80 &&
+                          beyond[0].second == kSurrogatesBegin - 1 &&
+                          beyond[1].first == kSurrogatesEnd && beyond[1].second == kLast;
+  if (all_beyond) {
+    branches.push_back(beyond_ascii(out));
+  } else {
+    for (const auto& [low, high] : beyond) ranges.add(low, high);
   }
   branches.push_back(ranges.result());
   return out.choice(std::move(branches));
