@@ -39,8 +39,13 @@ struct Plan {
   int64_t strips;
 };
 
+// Dense kernels take four panels at once.
+int64_t panels_of_strip(const Segment& segment, int64_t strip_panels) {
+  return segment.group_size == 0 ? kBlockPanels : strip_panels;
+}
+
 int64_t strips_of(const Segment& segment, int64_t strip_panels) {
-  return ceil_div(segment.panels(), strip_panels);
+  return ceil_div(segment.panels(), panels_of_strip(segment, strip_panels));
 }
 
 int64_t count_strips(const CpuWeight& weight, int64_t strip_panels) {
@@ -236,8 +241,9 @@ void run_job(const Call& call, const Plan& plan, Place place, int worker) {
       place.strip -= strips;
       continue;
     }
-    const int64_t panel = place.strip * plan.strip_panels;
-    const int64_t panels = std::min(plan.strip_panels, segment.panels() - panel);
+    const int64_t width = panels_of_strip(segment, plan.strip_panels);
+    const int64_t panel = place.strip * width;
+    const int64_t panels = std::min(width, segment.panels() - panel);
     if (segment.group_size == 0) {
       if (place.slice == 0 && place.part == 0) multiply_dense(call, segment, panel, panel + panels);
       return;

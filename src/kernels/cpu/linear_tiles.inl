@@ -1,8 +1,8 @@
 // The kernels of TileOps over 16 lanes and a tile machine, written once and compiled for AMX and
 // for the machines that emulate it. The including file defines, in the same anonymous namespace,
 // the lanes of linear_body.inl, i_dot_halves() and Tiles, whose functions are static:
-//   configure(config), release(), zero<t>(), load<t>(at, stride), store<t>(at, stride), dot<c, a,
-//   b>()
+//   configure(config), release(), zero<t>(), load<t>(at, stride), store<t>(at, stride),
+//   dot<c, a, b>()
 //
 // What a step of 32 tokens x 32 rows of weights costs on Golden Cove, in cycles, in a group of 128:
 // 8 products 128; 8 tile loads 64 of the two load ports; storing the 4 sums 64 of the store port;
