@@ -58,6 +58,7 @@ Engine::Engine(Model& model,
                   .logit_rows = model.limits().max_logit_rows,
                   .sequences = options_.max_sequences,
                   .waiting = options_.max_waiting,
+                  .waiting_tokens = options_.max_waiting_tokens,
                   .prefill_chunk = options_.max_prefill_chunk}),
       sampler_(model.spec().vocabulary),
       allowed_(static_cast<size_t>((model.spec().vocabulary + 31) / 32)),
@@ -73,20 +74,25 @@ Engine::Engine(Model& model,
 }
 
 Result<RequestId> Engine::submit(Request request) {
-  ++counters_.refused;  // until it is accepted
-  QUERN_TRY(validate(request, {.vocabulary = model_.spec().vocabulary,
-                               .context_tokens = model_.spec().max_context,
-                               .cache_tokens = blocks_.total() * kKvBlockTokens}));
-  if (tokenizer_ == nullptr && !request.stop.empty()) {
-    return Error{ErrorCode::kInvalidArgument,
-                 "stop needs text, and the model was loaded without a tokenizer"};
+  const Result<Unit> valid = check(request);
+  if (!valid) {
+    ++counters_.refused_invalid;
+    return valid.error();
   }
   auto sequence = std::make_unique<Sequence>(last_id_ + 1, std::move(request), blocks_, tokenizer_);
   sequence->timing.submitted_ns = clock_.now_ns();
   QUERN_TRY(scheduler_.add(std::move(sequence)));
-  --counters_.refused;
   ++counters_.accepted;
   return ++last_id_;
+}
+
+Result<Unit> Engine::check(const Request& request) const {
+  QUERN_TRY(validate(request, {.vocabulary = model_.spec().vocabulary,
+                               .context_tokens = model_.spec().max_context,
+                               .cache_tokens = blocks_.total() * kKvBlockTokens}));
+  if (tokenizer_ != nullptr || request.stop.empty()) return Unit{};
+  return Error{ErrorCode::kInvalidArgument,
+               "stop needs text, and the model was loaded without a tokenizer"};
 }
 
 void Engine::cancel(RequestId id) {
@@ -95,12 +101,14 @@ void Engine::cancel(RequestId id) {
 }
 
 bool Engine::step(EventSink sink) {
+  const int64_t start_ns = clock_.now_ns();
   end_cancelled(sink);
   end_expired(sink);
   const std::span<const ScheduledChunk> chunks = scheduler_.schedule(blocks_);
   if (chunks.empty()) return !idle();
   run(chunks);
   commit(chunks, sink);
+  counters_.last_step_ns = clock_.now_ns() - start_ns;
   return true;
 }
 
@@ -124,9 +132,10 @@ void Engine::end_expired(EventSink sink) {
 
 void Engine::run(std::span<const ScheduledChunk> chunks) {
   const int64_t start_ns = clock_.now_ns();
+  counters_.iteration_tokens = 0;
   for (const ScheduledChunk& chunk : chunks) {
     Sequence& sequence = *chunk.sequence;
-    counters_.rows += chunk.count;
+    counters_.iteration_tokens += chunk.count;
     counters_.recomputed_tokens +=
         std::clamp<int64_t>(sequence.most_computed - sequence.computed, 0, chunk.count);
     if (std::exchange(sequence.started, true)) continue;
@@ -139,6 +148,7 @@ void Engine::run(std::span<const ScheduledChunk> chunks) {
   } catch (const std::exception&) {
     run_one_by_one(chunks);
   }
+  counters_.rows += counters_.iteration_tokens;
   ++counters_.steps;
   counters_.forward_ns += clock_.now_ns() - start_ns;
 }
@@ -248,6 +258,7 @@ void Engine::commit_token(Sequence& sequence, int64_t logit_row, EventSink sink)
   }
   sequence.tokens.push_back(sampled->token);
   ++counters_.completion_tokens;
+  scheduler_.charge_output(sequence);
   TokenEvent event{sequence.id, sampled->token, {}, std::move(sampled->logprobs)};
   const std::optional<Ending> ending = append_text(sequence, event.text);
   sink(Event(std::move(event)));
@@ -352,10 +363,15 @@ EngineStats Engine::stats() const {
   EngineStats stats = counters_;
   stats.running = scheduler_.running();
   stats.waiting = scheduler_.waiting();
+  stats.waiting_preempted = scheduler_.waiting_preempted();
+  stats.waiting_tokens = scheduler_.waiting_tokens();
   stats.free_blocks = blocks_.free();
   stats.cached_blocks = blocks_.cached();
   stats.total_blocks = blocks_.total();
   stats.preemptions = scheduler_.preemptions();
+  stats.refused_requests = scheduler_.refused_requests();
+  stats.refused_tokens = scheduler_.refused_tokens();
+  stats.refused = stats.refused_invalid + stats.refused_requests + stats.refused_tokens;
   stats.prefix_queries = scheduler_.prefix_queries();
   stats.prefix_hits = scheduler_.prefix_hits();
   return stats;

@@ -21,19 +21,26 @@
 namespace quern {
 
 struct EngineOptions {
-  int64_t max_batch_tokens = 0;   // rows of one step; 0: what the model allows
-  int64_t max_sequences = 0;      // running at once; 0: what the model allows
-  int64_t max_waiting = 256;      // requests accepted but not yet running
-  int64_t max_prefill_chunk = 0;  // rows that one prompt may take of a step; 0: all
+  int64_t max_batch_tokens = 0;    // rows of one step; 0: what the model allows
+  int64_t max_sequences = 0;       // running at once; 0: what the model allows
+  int64_t max_waiting = 256;       // requests accepted but not yet running
+  int64_t max_waiting_tokens = 0;  // prompt tokens of those, unless one waits alone; 0: any number
+  int64_t max_prefill_chunk = 0;   // rows that one prompt may take of a step; 0: all
   PrefixCaching prefix_caching = PrefixCaching::kOn;
 };
 
 struct EngineStats {
   int64_t running = 0;
   int64_t waiting = 0;
-  int64_t free_blocks = 0;    // those that hold a prefix included
-  int64_t cached_blocks = 0;  // of the free ones
+  int64_t waiting_preempted = 0;  // of the waiting: they ran before
+  int64_t waiting_tokens = 0;     // prompt tokens of the others
+  int64_t free_blocks = 0;        // those that hold a prefix included
+  int64_t cached_blocks = 0;      // of the free ones
   int64_t total_blocks = 0;
+
+  // Of the last step:
+  int64_t last_step_ns = 0;      // all of it, events included
+  int64_t iteration_tokens = 0;  // rows computed
 
   // Since the start:
   int64_t steps = 0;
@@ -46,7 +53,10 @@ struct EngineStats {
   int64_t prefix_queries = 0;  // prompt tokens looked up, once for each request, at admission
   int64_t prefix_hits = 0;     // of those, never computed for their request
   int64_t accepted = 0;
-  int64_t refused = 0;                    // by submit(), whatever the reason
+  int64_t refused = 0;                    // by submit(), whatever the reason:
+  int64_t refused_invalid = 0;            // it can never be served
+  int64_t refused_requests = 0;           // max_waiting
+  int64_t refused_tokens = 0;             // max_waiting_tokens
   int64_t finished[kFinishReasons] = {};  // by FinishReason
 };
 
@@ -63,8 +73,8 @@ class Engine {
          const Clock& clock);
 
   // Accepts a request; its events come from later steps. Errors: those of validate();
-  // kInvalidArgument for stop strings without a tokenizer; kExhausted when max_waiting requests
-  // wait already.
+  // kInvalidArgument for stop strings without a tokenizer; kExhausted when as many requests or
+  // tokens wait as may.
   Result<RequestId> submit(Request request);
 
   // Ends the request at the start of the next step, with a FinishedEvent. An id that is not known
@@ -81,8 +91,8 @@ class Engine {
   // The most that prompt and max_tokens of one request may come to.
   int64_t max_request_tokens() const;
 
-  // Whether every block is either free or owned by running sequences, and the queues are in order
-  // of arrival. For tests and an idle server.
+  // Whether every block is either free or owned by running sequences, and the queues are in order.
+  // For tests and an idle server.
   bool consistent() const;
 
  private:
@@ -92,6 +102,7 @@ class Engine {
     std::string error;
   };
 
+  Result<Unit> check(const Request& request) const;
   void end_cancelled(EventSink sink);
   void end_expired(EventSink sink);
   void run(std::span<const ScheduledChunk> chunks);

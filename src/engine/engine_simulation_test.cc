@@ -75,6 +75,10 @@ RequestRecipe random_request(Dice& dice, int64_t longest) {
     request.prompt.push_back(static_cast<int32_t>(token));
   }
   request.cache_salt = dice.one_in(4) ? 1 : 0;
+  if (dice.one_in(3)) request.priority = static_cast<int32_t>(dice.in(-1, 1));
+  request.tenant = static_cast<uint64_t>(dice.in(0, 3));
+  request.tenant_weight = static_cast<int32_t>(dice.in(1, 4));
+  if (dice.one_in(8)) request.deadline_ns = dice.in(0, 400);
   request.max_tokens = dice.in(1, std::min<int64_t>(longest - prompt, 250));
   if (dice.one_in(3)) request.min_tokens = dice.in(0, request.max_tokens);
   SamplingParams& sampling = request.sampling;
@@ -108,6 +112,7 @@ Simulation random_simulation(Dice& dice, uint64_t seed) {
   Simulation simulation;
   simulation.model.seed = seed;
   simulation.model.vocabulary = kVocabulary;
+  simulation.model.cost.step_ns = 1;
   simulation.model.max_context = dice.in(40, 300);
   if (dice.one_in(3)) simulation.model.eos_tokens = {0};
   simulation.model.limits = {.max_batch_tokens = dice.in(8, 100),
@@ -117,6 +122,7 @@ Simulation random_simulation(Dice& dice, uint64_t seed) {
   if (dice.one_in(4)) simulation.model.throw_token = static_cast<int32_t>(dice.in(50, 63));
   if (dice.one_in(2)) simulation.engine.max_prefill_chunk = dice.in(1, 40);
   simulation.engine.max_waiting = dice.in(4, 30);
+  if (dice.one_in(3)) simulation.engine.max_waiting_tokens = dice.in(50, 500);
   if (dice.one_in(5)) simulation.engine.prefix_caching = PrefixCaching::kOff;
   simulation.requests = dice.in(5, 30);
   simulation.steps_between_arrivals = dice.in(1, 8);
@@ -141,6 +147,7 @@ struct Totals {
   int64_t finished = 0;
   int64_t cancelled = 0;
   int64_t failed = 0;
+  int64_t expired = 0;
   int64_t refused = 0;
   int64_t preemptions = 0;
   int64_t prefix_hits = 0;
@@ -169,6 +176,10 @@ void expect_same_as_alone(const Answer& answer, const Answer& alone) {
     EXPECT_EQ(alone.text.substr(0, answer.text.size()), answer.text);
     return;
   }
+  if (answer.finished->reason == FinishReason::kExpired) {
+    EXPECT_TRUE(answer.tokens.empty() && answer.prompt_logprobs.empty());
+    return;
+  }
   EXPECT_EQ(answer.finished->reason, alone.finished->reason);
   EXPECT_EQ(answer.finished->stop, alone.finished->stop);
   EXPECT_EQ(answer.tokens, alone.tokens);
@@ -181,8 +192,8 @@ void expect_same_as_alone(const Answer& answer, const Answer& alone) {
 void simulate(uint64_t seed, const Tokenizer& tokenizer, Totals& totals) {
   Dice dice(seed);
   const Simulation simulation = random_simulation(dice, seed);
-  SimulatedModel model(simulation.model, nullptr);
-  const ManualClock clock;
+  ManualClock clock;
+  SimulatedModel model(simulation.model, &clock);
   Engine engine(model, &tokenizer, simulation.engine, clock);
   std::map<RequestId, RequestRecipe> requests;
   Answers answers;
@@ -218,6 +229,7 @@ void simulate(uint64_t seed, const Tokenizer& tokenizer, Totals& totals) {
   totals.finished += stats.finished[0] + stats.finished[1];
   totals.cancelled += stats.finished[2];
   totals.failed += stats.finished[3];
+  totals.expired += stats.finished[4];
   int64_t completion_tokens = 0, cached_tokens = 0;
   for (const auto& [id, recipe] : requests) {
     SCOPED_TRACE(testing::Message() << "request " << id);
@@ -245,9 +257,55 @@ TEST(EngineSimulation, GivesEveryRequestWhatItGetsAlone) {
   EXPECT_GT(totals.finished, 1000);
   EXPECT_GT(totals.cancelled, 50);
   EXPECT_GT(totals.failed, 50);
+  EXPECT_GT(totals.expired, 20);
   EXPECT_GT(totals.refused, 10);
   EXPECT_GT(totals.preemptions, 200);
   EXPECT_GT(totals.prefix_hits, 3000);
+}
+
+// Clients that come and go at every phase: while waiting, in the midst of a prompt, after
+// preemption, in the midst of an answer.
+TEST(EngineSimulation, KeepsNothingOfTwentyThousandThatLeft) {
+  constexpr RequestId kRequests = 20000;
+  SimulatedModelOptions options;
+  options.vocabulary = kVocabulary;
+  options.max_context = 200;
+  options.limits = {.max_batch_tokens = 48, .max_logit_rows = 12, .kv_blocks = 20};
+  SimulatedModel model(options, nullptr);
+  const ManualClock clock;
+  Engine engine(model, nullptr, {.max_waiting = 40, .max_prefill_chunk = 16}, clock);
+  Dice dice(99);
+  RequestId last = 0;
+  std::map<RequestId, int> ends;
+  const auto sink = [&](const Event& event) {
+    if (const auto* finished = std::get_if<FinishedEvent>(&event)) ++ends[finished->request];
+  };
+  while (last < kRequests) {
+    for (int64_t n = dice.in(0, 6); n > 0; --n) {
+      RequestRecipe recipe = random_request(dice, engine.max_request_tokens());
+      recipe.request.stop.clear();
+      recipe.request.deadline_ns.reset();
+      const Result<RequestId> id = engine.submit(recipe.make(kVocabulary));
+      if (id) last = *id;
+    }
+    for (int64_t n = dice.in(0, 6); n > 0; --n) {
+      const auto back = static_cast<RequestId>(dice.in(0, 60));
+      if (back < last) engine.cancel(last - back);
+    }
+    engine.step(sink);
+    if (last % 64 == 0) ASSERT_TRUE(engine.consistent());
+  }
+  for (RequestId id = 1; id <= last; ++id) engine.cancel(id);
+  engine.step(sink);  // one step ends them all
+  EXPECT_TRUE(engine.idle());
+  EXPECT_TRUE(engine.consistent());
+  const EngineStats stats = engine.stats();
+  EXPECT_EQ(stats.free_blocks, stats.total_blocks);
+  EXPECT_EQ(stats.waiting + stats.running + stats.waiting_tokens, 0);
+  EXPECT_GT(stats.preemptions, 1000);
+  EXPECT_GT(stats.finished[static_cast<size_t>(FinishReason::kCancelled)], 5000);
+  EXPECT_EQ(ends.size(), last);
+  for (const auto& [id, count] : ends) EXPECT_EQ(count, 1) << "request " << id;
 }
 
 }  // namespace

@@ -211,6 +211,12 @@ TEST(Engine, RefusesMoreThanTheQueueHolds) {
   const Result<RequestId> id = bench.engine.submit(greedy_request({1}, 4));
   ASSERT_FALSE(id);
   EXPECT_EQ(id.error().code, ErrorCode::kExhausted);
+  EXPECT_FALSE(bench.engine.submit(greedy_request({}, 4)));
+  const EngineStats stats = bench.engine.stats();
+  EXPECT_EQ(stats.refused, 2);
+  EXPECT_EQ(stats.refused_requests, 1);
+  EXPECT_EQ(stats.refused_invalid, 1);
+  EXPECT_EQ(stats.waiting_tokens, 2);
   bench.drain();
   EXPECT_EQ(bench.submit(greedy_request({1}, 4)), 3u);  // a refusal takes no number
   bench.drain();
@@ -313,6 +319,8 @@ TEST(Engine, CountsWhatItDid) {
   EXPECT_EQ(stats.prompt_tokens, 3);
   EXPECT_EQ(stats.completion_tokens, 4);
   EXPECT_EQ(stats.accepted, 1);
+  EXPECT_EQ(stats.iteration_tokens, 1);
+  EXPECT_EQ(stats.last_step_ns, 110);
   EXPECT_EQ(stats.finished[static_cast<size_t>(FinishReason::kLength)], 1);
   EXPECT_EQ(answer.finished->timing.first_token_ns, 130);
   EXPECT_EQ(answer.finished->timing.finished_ns, 460);
@@ -616,6 +624,16 @@ TEST(Engine, CachesNothingWhenToldNotTo) {
   bench.run(greedy_request(prompt, 3));
   EXPECT_EQ(bench.run(greedy_request(prompt, 3)).finished->usage.cached_tokens, 0);
   EXPECT_EQ(bench.engine.stats().cached_blocks, 0);
+}
+
+TEST(Engine, RefusesMoreTokensThanMayWait) {
+  Bench bench(model_options(16), nullptr, {.max_waiting_tokens = 10});
+  bench.submit(greedy_request(long_prompt(8), 1));
+  EXPECT_EQ(bench.engine.submit(greedy_request(long_prompt(3), 1)).error().code,
+            ErrorCode::kExhausted);
+  EXPECT_EQ(bench.engine.stats().refused_tokens, 1);
+  EXPECT_EQ(bench.engine.stats().refused, 1);
+  bench.drain();
 }
 
 }  // namespace

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <span>
 #include <vector>
@@ -10,16 +9,18 @@
 #include "base/function_ref.h"
 #include "base/result.h"
 #include "engine/block_manager.h"
+#include "engine/fair_share.h"
 #include "engine/sequence.h"
 
 namespace quern {
 
 struct SchedulerLimits {
-  int64_t batch_tokens = 0;   // of one step; at least `sequences`
-  int64_t logit_rows = 0;     // of one step; at least `sequences`
-  int64_t sequences = 0;      // running at once
-  int64_t waiting = 0;        // accepted and not yet running; the preempted are not counted
-  int64_t prefill_chunk = 0;  // tokens of one prompt in one step; 0: batch_tokens
+  int64_t batch_tokens = 0;    // of one step; at least `sequences`
+  int64_t logit_rows = 0;      // of one step; at least `sequences`
+  int64_t sequences = 0;       // running at once
+  int64_t waiting = 0;         // accepted and not yet running; the preempted are not counted
+  int64_t waiting_tokens = 0;  // prompt tokens of those, unless one waits alone; 0: any number
+  int64_t prefill_chunk = 0;   // tokens of one prompt in one step; 0: batch_tokens
 };
 
 // The next `count` tokens of a sequence, from sequence->computed on; their blocks are there. The
@@ -40,29 +41,38 @@ struct ScheduledChunk {
 // long as its prompt is being computed, at every step: what another one has computed meanwhile need
 // not be computed again.
 //
-// First come, first served: running sequences are older than waiting ones, and both queues are in
-// order of arrival. In a step the running ones are served in that order; when blocks run out the
-// youngest is preempted (its blocks are freed, its tokens kept, it waits first in line). Then, if
-// nothing was preempted, waiting ones are admitted while budget lasts and the blocks of all their
-// known tokens are free, beside one block for each running sequence to grow into. A sequence leaves
-// a row to each one behind it. So the oldest always advances, every running one that keeps its
-// blocks does in every step, and nobody starves. Owner thread only.
+// Running sequences rank by priority, then by age, and in a step they are served in that order.
+// When blocks run out the last in rank is preempted: its blocks are freed, its tokens kept, it
+// waits before all of its priority that never ran. Then, if nothing was preempted, waiting ones are
+// admitted while budget lasts and the blocks of all their known tokens are free, beside one block
+// for each running sequence to grow into. One that waits with a higher priority than a running one
+// has is admitted at its cost. A sequence leaves a row to each one behind it, so that every running
+// one that keeps its blocks advances in every step.
+//
+// Of those that wait with equal priority the tenant that was served least goes first (fair_share.h;
+// a prompt token that was computed counts one, an output token kOutputCharge), and its oldest
+// request. The oldest of all is overtaken at most kMostOvertaken times on end. So within a priority
+// nobody starves: the first in rank always advances, and the oldest gets its turn. A higher
+// priority may hold a lower one back for as long as it has work. Owner thread only.
 class Scheduler {
  public:
   explicit Scheduler(const SchedulerLimits& limits);
 
   // Appends to the waiting queue. Requires that the sequence alone fits into the cache. Errors:
-  // kExhausted when the queue is full.
+  // kExhausted when the queue is full, by requests or by tokens.
   Result<Unit> add(std::unique_ptr<Sequence> sequence);
 
   // The chunks of the next step, valid until the next call, each as long as its sequence lives.
   // Their sums are at most batch_tokens and logit_rows; empty only when idle.
   std::span<const ScheduledChunk> schedule(BlockManager& blocks);
 
+  // Notes that the sequence was served a token of output.
+  void charge_output(const Sequence& sequence);
+
   // Takes the sequence out of its queue and destroys it, blocks and all.
   void remove(const Sequence& sequence);
 
-  // The oldest sequence, running or waiting, that is wanted; or nullptr.
+  // A sequence, running or waiting, that is wanted; or nullptr.
   Sequence* find(FunctionRef<bool(const Sequence&)> wanted);
 
   bool idle() const { return running_.empty() && waiting_.empty(); }
@@ -71,7 +81,17 @@ class Scheduler {
 
   int64_t waiting() const { return static_cast<int64_t>(waiting_.size()); }
 
+  // Of the waiting: those that were preempted, and the prompt tokens of the others.
+  int64_t waiting_preempted() const { return waiting() - waiting_new_; }
+
+  int64_t waiting_tokens() const { return waiting_tokens_; }
+
   int64_t preemptions() const { return preemptions_; }
+
+  // By add(), for want of places and of tokens.
+  int64_t refused_requests() const { return refused_requests_; }
+
+  int64_t refused_tokens() const { return refused_tokens_; }
 
   // Prompt tokens of all that were admitted, once each, and how many of them came from the cache.
   int64_t prefix_queries() const { return prefix_queries_; }
@@ -81,11 +101,14 @@ class Scheduler {
   // Blocks owned by all sequences; a shared one counts for each.
   int64_t owned_blocks() const;
 
-  // Whether both queues are in order of arrival, the running own the blocks of what they computed
-  // and the waiting own none.
+  // Whether the running are in order of rank and own the blocks of what they computed, and the
+  // waiting are in order of arrival, own none and are counted right.
   bool consistent() const;
 
  private:
+  static constexpr int64_t kOutputCharge = 2;  // as the paper weighs it
+  static constexpr int kMostOvertaken = 32;
+
   // What a step has left to give.
   struct Room {
     int64_t rows = 0;
@@ -96,15 +119,30 @@ class Scheduler {
   void adopt_prefix(Sequence& sequence);
   ScheduledChunk next_chunk(Sequence& sequence, Room room) const;
   // Whether the blocks for the next `count` tokens of running_[index] could be had, preempting
-  // younger sequences, in the end itself, as needed.
+  // those behind it, in the end itself, as needed.
   bool make_room(size_t index, int64_t count);
-  void preempt_youngest();
+  void preempt_last();
+  void admit_urgent(BlockManager& blocks);
+  bool could_displace(const Sequence& sequence, const BlockManager& blocks) const;
   void admit_waiting(BlockManager& blocks, Room room);
+  void admit(Sequence& sequence);
+  // The next to be admitted. Requires that some wait.
+  Sequence& next_waiting() const;
+  bool goes_before(const Sequence& a, const Sequence& b) const;
+  // The oldest that never ran, of that priority; nullptr when there is none.
+  Sequence* oldest_new(int32_t priority) const;
+  void count_admission(const Sequence& sequence);
 
   SchedulerLimits limits_;
-  std::vector<std::unique_ptr<Sequence>> running_;
-  std::deque<std::unique_ptr<Sequence>> waiting_;
+  std::vector<std::unique_ptr<Sequence>> running_;  // in order of rank
+  std::vector<std::unique_ptr<Sequence>> waiting_;  // in order of arrival
   std::vector<ScheduledChunk> chunks_;
+  FairShare share_;
+  int overtaken_ = 0;  // since the oldest had its turn
+  int64_t waiting_new_ = 0;
+  int64_t waiting_tokens_ = 0;
+  int64_t refused_requests_ = 0;
+  int64_t refused_tokens_ = 0;
   int64_t preemptions_ = 0;
   int64_t prefix_queries_ = 0;
   int64_t prefix_hits_ = 0;
