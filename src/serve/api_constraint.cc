@@ -5,13 +5,14 @@
 #include <fmt/format.h>
 
 #include "serve/api_json.h"
+#include "text/grammar.h"
 
 namespace quern {
 namespace {
 
 // A choice is the expression of its alternatives.
 std::string choice_expression(const OrderedJson& choices) {
-  constexpr std::string_view kSpecial = R"(\^$.|?*+()[]{}-/)";
+  constexpr std::string_view kSpecial = R"(\^$.|?*+()[]{})";
   std::string expression = "(?:";
   for (size_t i = 0; i < choices.size(); ++i) {
     if (i > 0) expression += '|';
@@ -111,9 +112,26 @@ ApiResult<std::optional<OutputForm>> read_output_form(const OrderedJson& body) {
   return std::optional<OutputForm>(std::move(forms.front()));
 }
 
-ApiResult<std::unique_ptr<TokenConstraint>> make_form_constraint(const ServedModel&,
+ApiResult<std::unique_ptr<TokenConstraint>> make_form_constraint(const ServedModel& model,
                                                                  const OutputForm& form) {
-  return invalid_request(form.field, fmt::format("{} is not supported by this server", form.field));
+  const auto compile = [&](const GrammarCompiler& compiler) {
+    switch (form.kind) {
+      case FormKind::kJsonSchema:
+        return compiler.json_schema(form.source);
+      case FormKind::kExpression:
+        return compiler.regex(form.source);
+      case FormKind::kGrammar:
+        return compiler.ebnf(form.source);
+      default:
+        return compiler.json_object();
+    }
+  };
+  const std::string key = fmt::format("{} {}", static_cast<int>(form.kind), form.source);
+  auto grammar = model.grammars->get(*model.tokenizer, key, compile);
+  if (!grammar) {
+    return invalid_request(form.field, fmt::format("{}: {}", form.field, grammar.error().message));
+  }
+  return make_constraint(*std::move(grammar));
 }
 
 }  // namespace quern

@@ -9,6 +9,7 @@
 #include "serve/api_error.h"
 #include "serve/served_model.h"
 #include "text/token_constraint.h"
+#include "text/tool_grammar.h"
 
 namespace quern {
 
@@ -18,10 +19,16 @@ std::unique_ptr<AnswerReader> make_answer_reader(const ServedModel& model,
                                                  std::string_view prompt,
                                                  const OrderedJson& tools);
 
-// Holds an answer to calls of `tools`: of the one named `name`, or of any when it is empty. Errors:
-// 400 when the model's dialect is not known or a tool's parameters are no schema that compiles.
+// Which calls an answer must make.
+struct ForcedCalls {
+  const OrderedJson& tools;  // not null
+  std::string name;          // of the only one that may be called; empty: any
+  ParallelCalls calls = ParallelCalls::kOne;
+};
+
+// Holds an answer to those calls. Errors: 400 when the model's dialect of calls is not known or a
+// tool's parameters are no schema that compiles.
 ApiResult<std::unique_ptr<TokenConstraint>> make_call_constraint(const ServedModel& model,
-                                                                 const OrderedJson& tools,
-                                                                 std::string_view name);
+                                                                 const ForcedCalls& forced);
 
 }  // namespace quern

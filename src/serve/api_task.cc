@@ -52,9 +52,13 @@ Answer make_answer(const ChatTask& task,
 }
 
 ApiResult<std::unique_ptr<TokenConstraint>> constraint_of(const ChatTask& task) {
-  if (task.tool_choice == ToolChoice::kRequired || task.tool_choice == ToolChoice::kNamed) {
-    return make_call_constraint(*task.model, task.prompt.tools,
-                                task.tool_choice == ToolChoice::kNamed ? task.tool : "");
+  if (task.tool_choice == ToolChoice::kNamed) {
+    return make_call_constraint(*task.model, {task.prompt.tools, task.tool, ParallelCalls::kOne});
+  }
+  if (task.tool_choice == ToolChoice::kRequired) {
+    return make_call_constraint(
+        *task.model,
+        {task.prompt.tools, "", task.parallel_calls ? ParallelCalls::kMany : ParallelCalls::kOne});
   }
   if (task.form) return make_form_constraint(*task.model, *task.form);
   return std::unique_ptr<TokenConstraint>();

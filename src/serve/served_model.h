@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -11,6 +12,7 @@
 
 #include "base/result.h"
 #include "engine/request.h"
+#include "serve/api_grammars.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
@@ -38,7 +40,7 @@ Result<GenerationDefaults> parse_generation_defaults(std::string_view text,
 Result<GenerationDefaults> read_generation_defaults(const std::filesystem::path& directory);
 
 // Plain data; borrows the tokenizer and the template, which outlive it. Immutable while it is
-// served, so that any number of threads may read it.
+// served but for its cache of grammars, so that any number of threads may read it.
 struct ServedModel {
   std::string id;              // what requests call it
   int64_t created_unix_s = 0;  // as GET /v1/models says
@@ -51,6 +53,7 @@ struct ServedModel {
   std::vector<int32_t> eos_ids;                 // tokens that end a text
   RequestLimits limits;
   GenerationDefaults defaults;
+  std::unique_ptr<GrammarCache> grammars = std::make_unique<GrammarCache>();
 };
 
 // Borrows the models, which outlive every exchange opened on them.
