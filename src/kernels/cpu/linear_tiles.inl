@@ -20,7 +20,8 @@
 // cache; the sums wait in `sums` meanwhile.
 constexpr int kWholeGroup = 256;
 constexpr int kPartColumns = 128;
-constexpr int kTileSums = kTileTokens * kPanelRows;
+constexpr int64_t kRowSums = kPanelRows;
+constexpr int64_t kTileSums = kTileTokens * kRowSums;
 
 void configure_tiles(const TileShape& shape) { Tiles::configure(tile_config(shape)); }
 
@@ -44,12 +45,12 @@ inline void unpack_codes(const uint8_t* codes, int group_size, B base, int8_t* t
     const B block = b_load(codes);
     if constexpr (kFormat == WeightFormat::kInt4) {
       b_store(to, b_sub(b_low_nibbles(block), base));
-      b_store(to + kTileRowBytes, b_sub(b_high_nibbles(block), base));
-      to += 2 * kTileRowBytes;
+      to += kTileRowBytes;
+      b_store(to, b_sub(b_high_nibbles(block), base));
     } else {
       b_store(to, b_sub(block, base));
-      to += kTileRowBytes;
     }
+    to += kTileRowBytes;
   }
 }
 
@@ -130,18 +131,18 @@ template <bool kUncentred, GroupOffset kOffset>
   const int32_t* c = w.sums;
   float* y = w.y;
   const auto* const end = a + tokens;
-  for (; end - a >= 4; a += 4, c += 4 * kPanelRows, y += 4 * kBlockWidth) {
+  for (; end - a >= 4; a += 4, c += 4 * kRowSums, y += 4 * kBlockWidth) {
     QUERN_UNROLL for (int i = 0; i < 4; ++i) {
-      convert_row<kUncentred, kOffset>(to, a[i], c + i * kPanelRows, y + i * kBlockWidth);
+      convert_row<kUncentred, kOffset>(to, a[i], c + i * kRowSums, y + i * kBlockWidth);
     }
   }
-  for (; a != end; ++a, c += kPanelRows, y += kBlockWidth)
+  for (; a != end; ++a, c += kRowSums, y += kBlockWidth)
     convert_row<kUncentred, kOffset>(to, *a, c, y);
   --w.left;
   w.sums += kTileSums;
   w.y += kPanelRows;
   if (++w.panel < w.panel_end) return;
-  w.y += tokens * kBlockWidth - (w.panel_end - w.panel_begin) * kPanelRows;
+  w.y += tokens * kBlockWidth - (w.panel_end - w.panel_begin) * kRowSums;
   w.activations += b.group_stride;
   w.panel = w.panel_begin;
 }
@@ -232,7 +233,7 @@ void multiply_step(const TileBlock& b, const TileStep& s, Waiting& w) {
        .group = s.group,
        .sums = sums,
        .activations = b.x_groups + s.tile * b.group_stride + s.group * tokens,
-       .y = b.y + s.tile * tokens * kBlockWidth + s.panel * kPanelRows};
+       .y = b.y + s.tile * tokens * kBlockWidth + s.panel * kRowSums};
 }
 
 using TileStepKernel = void (*)(const TileBlock&, const TileStep&, Waiting&);

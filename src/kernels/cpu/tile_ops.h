@@ -17,14 +17,12 @@ namespace quern::cpu {
 inline constexpr int kTileTokens = 16;
 inline constexpr int kTileColumns = 64;
 inline constexpr int kTileRowBytes = 64;
-inline constexpr int kTileBytes = kTileTokens * kTileRowBytes;
 inline constexpr int kTileRegisters = 8;
 
 // 4 tiles x 4 panels: in a group of 128 columns A and B are 8 KB each, the float sums 16 KB, and
 // the first-level cache has 48 KB. Every byte of A and B that comes from L2 then meets 64 others.
 inline constexpr int kBlockTiles = 4;
 inline constexpr int kBlockPanels = 4;
-inline constexpr int64_t kBlockTokens = kBlockTiles * kTileTokens;
 inline constexpr int64_t kBlockWidth = int64_t{kBlockPanels} * kPanelRows;
 inline constexpr int64_t kBlockSums =
     int64_t{kBlockTiles} * kBlockPanels * kTileTokens * kPanelRows;
