@@ -48,7 +48,7 @@ TEST(TileEmulator, RefusesWhatTheProcessorRefuses) {
   EXPECT_FALSE(valid_after([](TileConfig& c) { c.rows[2] = 17; }));
   EXPECT_FALSE(valid_after([](TileConfig& c) { c.row_bytes[7] = 65; }));
   EXPECT_FALSE(valid_after([](TileConfig& c) { c.rows[1] = 0; })) << "bytes without rows";
-  EXPECT_FALSE(valid_after([](TileConfig& c) { c.rows[8] = c.row_bytes[8] = 16; })) << "8 tiles";
+  EXPECT_FALSE(valid_after([](TileConfig& c) { c.row_bytes[8] = c.rows[8] = 16; })) << "8 tiles";
 }
 
 TEST(TileEmulatorDeathTest, FailsOnTilesThatAreNotConfigured) {
