@@ -39,10 +39,10 @@ bool uses_strips(const LinearOps& ops, int64_t tokens) {
 // Rows of activations start in different sets of the first-level cache.
 int64_t code_stride(int64_t columns) { return (columns + 63) / 64 * 64 + 64; }
 
-ActivationLayout layout_for(const LinearKernels& kernels, int64_t tokens, int64_t columns) {
-  if (uses_tiles(kernels, tokens)) return tile_layout(tokens, columns);
+ActivationLayout layout_for(const LinearKernels& kernels, const CpuWeight& weight, int64_t tokens) {
+  if (uses_tiles(kernels, weight, tokens)) return tile_layout(tokens, weight.columns());
   return {.tiles = tokens,
-          .stride = code_stride(columns),
+          .stride = code_stride(weight.columns()),
           .flip = static_cast<uint8_t>(uses_strips(*kernels.ops, tokens) ? 0x80 : 0)};
 }
 
@@ -406,9 +406,9 @@ void linear(ThreadPool& pool,
                   .weight = weight,
                   .out = out,
                   .tokens = x.rows(),
-                  .layout = layout_for(kernels, x.rows(), weight.columns())};
+                  .layout = layout_for(kernels, weight, x.rows())};
   prepare(pool, call, x);
-  if (uses_tiles(kernels, x.rows())) return multiply_by_tiles(pool, call);
+  if (uses_tiles(kernels, weight, x.rows())) return multiply_by_tiles(pool, call);
   if (uses_strips(*kernels.ops, x.rows())) return multiply_by_strips(pool, call);
   const int64_t chunk = panels_per_chunk(weight, pool.size());
   pool.for_each_chunk(weight.panels(), chunk,

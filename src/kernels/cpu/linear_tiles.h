@@ -1,4 +1,4 @@
-// The linear layer on a matrix unit: from 8 rows of activations on, all of them in tiles.
+// The linear layer on a matrix unit: from 8 or 16 rows of activations on, all of them in tiles.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,8 @@
 
 namespace quern::cpu {
 
-bool uses_tiles(const LinearKernels& kernels, int64_t tokens);
+// Whether there is a matrix unit and it pays.
+bool uses_tiles(const LinearKernels& kernels, const CpuWeight& weight, int64_t tokens);
 
 // Tiles of as equal a number of rows as can be: a product takes a cycle for each of them.
 ActivationLayout tile_layout(int64_t tokens, int64_t columns);

@@ -9,9 +9,10 @@
 // then for each of the 64 rows of sums a load, an int32 to float, a product with the token's step,
 // and a fused product with the scales that reads and writes y: 96 of the two vector ports, 96 of
 // the load ports, 64 of the store port. None is above 160, so all of it can hide behind 128 to 160
-// cycles if sums become floats while the products of the next step run. In groups of 64 and less
-// the conversion is the limit; no order of loops changes that, since the contract rounds each
-// group.
+// cycles if sums become floats while the products of the next step run.
+// In a group of 64 the products are 64 and storing, 128, is the limit: two groups that become
+// floats together store y once, 96 for each group, and the vector ports, 96, are the limit as well.
+// No order of loops goes below them, since the contract rounds each group.
 
 #include "kernels/cpu/linear_six_bits.inl"
 #include "kernels/cpu/linear_unpack.inl"
@@ -20,8 +21,13 @@
 // cache; the sums wait in `sums` meanwhile.
 constexpr int kWholeGroup = 256;
 constexpr int kPartColumns = 128;
+
+// Two short groups become floats together: y is read and written once for both.
+constexpr int kPairedGroup = 64;
 constexpr int64_t kRowSums = kPanelRows;
 constexpr int64_t kTileSums = kTileTokens * kRowSums;
+constexpr int kStepTiles = 4;  // of sums
+constexpr int64_t kStepSums = kStepTiles * kTileSums;
 
 void configure_tiles(const TileShape& shape) { Tiles::configure(tile_config(shape)); }
 
@@ -83,13 +89,16 @@ void unpack_tiles(const UnpackTiles& p) {
 }
 
 // Tiles of sums that are complete and wait to become floats: those of the panels
-// [panel_begin, panel_end) for one tile of activations, then for the next.
+// [panel_begin, panel_end) for one tile of activations, then for the next; the sums of the group
+// after, if there are two, kStepSums further.
 struct Waiting {
   int left = 0;
   int panel = 0;
   int panel_begin = 0;
   int panel_end = 0;
   int64_t group = 0;
+  int groups = 1;
+  int slot = 0;  // of the step
   const int32_t* sums = nullptr;
   const ActivationGroup* activations = nullptr;
   float* y = nullptr;
@@ -102,30 +111,39 @@ struct Conversion {
   I pairs;
 };
 
-// Adds one row to y as Backend::linear() states.
+// Adds one group of one row to y as Backend::linear() states.
 template <bool kUncentred, GroupOffset kOffset>
-inline void convert_row(const Conversion& to,
-                        const ActivationGroup& a,
-                        const int32_t* c,
-                        float* y) {
+inline F convert(const Conversion& to, const ActivationGroup& a, const int32_t* c, F y) {
   I sums = i_load(c);
   if constexpr (kUncentred) sums = i_dot_halves(sums, to.pairs, a.negative_sum);
-  F next = f_fma(to.scale, f_mul(f_from_i(sums), f_set(a.step)), f_load(y));
-  if constexpr (kOffset == GroupOffset::kMinimum)
-    next = f_fma(to.minimum, f_set(a.sum_times_step), next);
-  f_store(y, next);
+  y = f_fma(to.scale, f_mul(f_from_i(sums), f_set(a.step)), y);
+  if constexpr (kOffset == GroupOffset::kMinimum) y = f_fma(to.minimum, f_set(a.sum_times_step), y);
+  return y;
 }
 
-// A function of its own, since every step calls it after every product.
-template <bool kUncentred, GroupOffset kOffset>
-[[gnu::noinline]] void convert_tile(const TileBlock& b, Waiting& w) {
+template <bool kUncentred, GroupOffset kOffset, int kGroups>
+inline void convert_row(const Conversion (&to)[kGroups],
+                        const ActivationGroup* a,
+                        int64_t tokens,
+                        const int32_t* c,
+                        float* y) {
+  F sum = f_load(y);
+  QUERN_UNROLL for (int g = 0; g < kGroups; ++g) {
+    sum = convert<kUncentred, kOffset>(to[g], a[g * tokens], c + g * kStepSums, sum);
+  }
+  f_store(y, sum);
+}
+
+template <bool kUncentred, GroupOffset kOffset, int kGroups>
+inline void convert_tile(const TileBlock& b, const Waiting& w) {
   const TilePanel& panel = b.panels[w.panel];
-  const int64_t at = w.group * kPanelRows;
-  const Conversion to = {
-      .scale = f_load(panel.scales + at),
-      .minimum = kOffset == GroupOffset::kMinimum ? f_load(panel.minima + at) : f_zero(),
-      .pairs = kUncentred ? i_load(panel.pairs + at) : i_zero(),
-  };
+  Conversion to[kGroups];
+  QUERN_UNROLL for (int g = 0; g < kGroups; ++g) {
+    const int64_t at = (w.group + g) * kPanelRows;
+    to[g].scale = f_load(panel.scales + at);
+    to[g].minimum = kOffset == GroupOffset::kMinimum ? f_load(panel.minima + at) : f_zero();
+    to[g].pairs = kUncentred ? i_load(panel.pairs + at) : i_zero();
+  }
   const int64_t tokens = b.shape.tokens;
   const ActivationGroup* a = w.activations;
   const int32_t* c = w.sums;
@@ -133,33 +151,46 @@ template <bool kUncentred, GroupOffset kOffset>
   const auto* const end = a + tokens;
   for (; end - a >= 4; a += 4, c += 4 * kRowSums, y += 4 * kBlockWidth) {
     QUERN_UNROLL for (int i = 0; i < 4; ++i) {
-      convert_row<kUncentred, kOffset>(to, a[i], c + i * kRowSums, y + i * kBlockWidth);
+      convert_row<kUncentred, kOffset>(to, a + i, tokens, c + i * kRowSums, y + i * kBlockWidth);
     }
   }
   for (; a != end; ++a, c += kRowSums, y += kBlockWidth)
-    convert_row<kUncentred, kOffset>(to, *a, c, y);
+    convert_row<kUncentred, kOffset>(to, a, tokens, c, y);
+}
+
+// Converts the next of the tiles that wait. A function of its own, since every step calls it after
+// every product.
+template <bool kUncentred, GroupOffset kOffset>
+[[gnu::noinline]] void convert_waiting(const TileBlock& b, Waiting& w) {
+  if (w.groups == 2) {
+    convert_tile<kUncentred, kOffset, 2>(b, w);
+  } else {
+    convert_tile<kUncentred, kOffset, 1>(b, w);
+  }
   --w.left;
   w.sums += kTileSums;
   w.y += kPanelRows;
   if (++w.panel < w.panel_end) return;
-  w.y += tokens * kBlockWidth - (w.panel_end - w.panel_begin) * kRowSums;
+  w.y += b.shape.tokens * kBlockWidth - (w.panel_end - w.panel_begin) * kRowSums;
   w.activations += b.group_stride;
   w.panel = w.panel_begin;
 }
 
 template <bool kUncentred, GroupOffset kOffset>
 inline void convert_next(const TileBlock& b, Waiting& w) {
-  if (w.left > 0) convert_tile<kUncentred, kOffset>(b, w);
+  if (w.left > 0) convert_waiting<kUncentred, kOffset>(b, w);
 }
 
-// A part of one group for some tiles of activations and panels of weights.
+// Groups [group, group + groups), or a part of one, for some tiles of activations and panels of
+// weights.
 struct TileStep {
   int64_t group = 0;
-  int begin = 0;  // columns of the group
+  int groups = 1;
+  int begin = 0;  // columns of each group
   int end = 0;
   int tile = 0;
   int panel = 0;
-  int slot = 0;  // where its sums go
+  int slot = 0;  // the first tile of `sums` that is its own
 };
 
 template <int... kTiles>
@@ -199,17 +230,16 @@ inline void multiply_panel(const TileBlock& b, const int8_t* weights, Waiting& w
 template <bool kUncentred, GroupOffset kOffset, int T, int P, int... kPanels>
 inline void multiply_deep(const TileBlock& b,
                           const TileStep& s,
-                          int k,
+                          int64_t column,
                           Waiting& w,
                           std::integer_sequence<int, kPanels...>) {
-  const int64_t in_group = s.group * b.group_size + k;
-  Tiles::load<kActivationTile>(activations_at(b, s.tile, b.x_column + in_group), kTileRowBytes);
+  Tiles::load<kActivationTile>(activations_at(b, s.tile, b.x_column + column), kTileRowBytes);
   if constexpr (T == 2) {
-    Tiles::load<kActivationTile + 1>(activations_at(b, s.tile + 1, b.x_column + in_group),
+    Tiles::load<kActivationTile + 1>(activations_at(b, s.tile + 1, b.x_column + column),
                                      kTileRowBytes);
   }
   (multiply_panel<kUncentred, kOffset, T, P, kPanels>(
-       b, b.panels[s.panel + kPanels].weights + in_group * kPanelRows, w),
+       b, b.panels[s.panel + kPanels].weights + column * kPanelRows, w),
    ...);
 }
 
@@ -217,13 +247,16 @@ inline void multiply_deep(const TileBlock& b,
 template <bool kUncentred, GroupOffset kOffset, int T, int P>
 void multiply_step(const TileBlock& b, const TileStep& s, Waiting& w) {
   constexpr std::make_integer_sequence<int, T * P> kAll;
-  int32_t* sums = b.sums + int64_t{s.slot} * kTileSums;
-  begin_sums(sums, s, kAll);
-  for (int k = s.begin; k < s.end; k += b.shape.depth) {
-    multiply_deep<kUncentred, kOffset, T, P>(b, s, k, w, std::make_integer_sequence<int, P>());
+  int32_t* sums = b.sums + s.slot * kTileSums;
+  for (int64_t g = 0; g < s.groups; ++g) {
+    begin_sums(sums + g * kStepSums, s, kAll);
+    const int64_t column = (s.group + g) * b.group_size;
+    for (int64_t k = column + s.begin; k < column + s.end; k += b.shape.depth) {
+      multiply_deep<kUncentred, kOffset, T, P>(b, s, k, w, std::make_integer_sequence<int, P>());
+    }
+    store_sums(sums + g * kStepSums, kAll);
   }
-  while (w.left > 0) convert_tile<kUncentred, kOffset>(b, w);
-  store_sums(sums, kAll);
+  while (w.left > 0) convert_waiting<kUncentred, kOffset>(b, w);
   if (s.end < b.group_size) return;
   const int64_t tokens = b.shape.tokens;
   w = {.left = T * P,
@@ -231,6 +264,8 @@ void multiply_step(const TileBlock& b, const TileStep& s, Waiting& w) {
        .panel_begin = s.panel,
        .panel_end = s.panel + P,
        .group = s.group,
+       .groups = s.groups,
+       .slot = s.slot,
        .sums = sums,
        .activations = b.x_groups + s.tile * b.group_stride + s.group * tokens,
        .y = b.y + s.tile * tokens * kBlockWidth + s.panel * kRowSums};
@@ -245,7 +280,8 @@ constexpr TileStepKernel kTileSteps[2][kBlockPanels] = {
      multiply_step<kUncentred, kOffset, 1, 3>, multiply_step<kUncentred, kOffset, 1, 4>},
     {multiply_step<kUncentred, kOffset, 2, 1>, multiply_step<kUncentred, kOffset, 2, 2>}};
 
-// All steps of one part of one group.
+// All steps of some groups or of a part of one. Sums that wait for the next part have tiles of
+// their own, others those that the step before does not use.
 template <bool kUncentred, GroupOffset kOffset>
 inline void multiply_part(const TileBlock& b, TileStep s, Waiting& w) {
   const bool whole = s.begin == 0 && s.end == b.group_size;
@@ -253,6 +289,7 @@ inline void multiply_part(const TileBlock& b, TileStep s, Waiting& w) {
     const int tiles = b.tile_count - s.tile >= 2 ? 2 : 1;
     for (s.panel = 0; s.panel < b.panel_count;) {
       const int panels = std::min(kBlockPanels / tiles, b.panel_count - s.panel);
+      if (whole) s.slot = w.slot == 0 ? 2 * kStepTiles : 0;
       kTileSteps<kUncentred, kOffset>[tiles - 1][panels - 1](b, s, w);
       s.panel += panels;
       if (!whole) s.slot += tiles * panels;
@@ -264,14 +301,17 @@ inline void multiply_part(const TileBlock& b, TileStep s, Waiting& w) {
 template <bool kUncentred, GroupOffset kOffset>
 void multiply_block(const TileBlock& b) {
   const int part = b.group_size <= kWholeGroup ? b.group_size : kPartColumns;
+  const int together = b.group_size <= kPairedGroup ? 2 : 1;
   Waiting w;
-  for (int64_t group = 0; group < b.groups; ++group) {
+  for (int64_t group = 0; group < b.groups; group += together) {
+    const int groups = static_cast<int>(std::min<int64_t>(together, b.groups - group));
     for (int begin = 0; begin < b.group_size; begin += part) {
       const int end = std::min(begin + part, b.group_size);
-      multiply_part<kUncentred, kOffset>(b, {.group = group, .begin = begin, .end = end}, w);
+      multiply_part<kUncentred, kOffset>(
+          b, {.group = group, .groups = groups, .begin = begin, .end = end}, w);
     }
   }
-  while (w.left > 0) convert_tile<kUncentred, kOffset>(b, w);
+  while (w.left > 0) convert_waiting<kUncentred, kOffset>(b, w);
 }
 
 void write_block(const TileOutput& o) {
