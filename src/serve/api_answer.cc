@@ -20,7 +20,7 @@ std::vector<AnswerPiece> Answer::read(std::string_view text) {
   if (setup_.reader) {
     setup_.reader->read(text, pieces);
   } else {
-    pieces.push_back({PieceKind::kContent, std::string(text)});
+    pieces.push_back({PieceKind::kContent, std::string(text), 0, {}});
   }
   return pieces;
 }
@@ -45,7 +45,9 @@ bool Answer::drop_or_keep(AnswerPiece& piece) {
   if (begun_calls_ > setup_.max_calls) return false;
   piece.call = static_cast<size_t>(begun_calls_ - 1);
   if (piece.kind == PieceKind::kCallName) {
-    calls_.push_back({fmt::format("{}{}", setup_.call_id_prefix, piece.call), piece.text, {}});
+    std::string id = piece.id.empty() ? fmt::format("{}{}", setup_.call_id_prefix, piece.call)
+                                      : std::move(piece.id);
+    calls_.push_back({std::move(id), piece.text, {}});
     parts_.push_back({PieceKind::kCallName, {}, piece.call});
   } else {
     QUERN_CHECK(!calls_.empty());
@@ -67,7 +69,9 @@ AnswerStep Answer::add(const TokenEvent& event) {
   ++usage_.completion_tokens;
   AnswerStep step;
   const bool reasoned = setup_.reader && setup_.reader->reasoning();
-  step.pieces = read(event.text);
+  std::string text = event.text;
+  if (setup_.reader) text += setup_.reader->marker(event.token);
+  step.pieces = read(text);
   const bool reasons = reasoned || (setup_.reader && setup_.reader->reasoning());
   if (reasons) ++reasoning_tokens_;
   tokens_.push_back(

@@ -25,6 +25,7 @@ struct AnswerPiece {
   PieceKind kind = PieceKind::kContent;
   std::string text;
   size_t call = 0;  // which of Answer::calls(); readers leave it 0
+  std::string id;   // of kCallName: as the model gave it, else empty
 
   friend bool operator==(const AnswerPiece&, const AnswerPiece&) = default;
 };
@@ -45,6 +46,9 @@ class AnswerReader {
 
   // Whether the text is within reasoning.
   virtual bool reasoning() const = 0;
+
+  // What a special token is to be read as, which the engine leaves out of the text; mostly "".
+  virtual std::string_view marker(int32_t token) const = 0;
 };
 
 // Pieces of one kind in a row, a tool call among them.

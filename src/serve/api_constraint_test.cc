@@ -20,7 +20,7 @@ std::string chat_body(const std::string& more) {
 
 // Whether the constraint allows the text as a whole answer. Tokens are bytes.
 bool allows(TokenConstraint& constraint, std::string_view text) {
-  std::vector<uint32_t> mask((258 + 31) / 32);
+  std::vector<uint32_t> mask((259 + 31) / 32);
   const auto allowed = [&](int32_t token) {
     constraint.fill_mask(mask);
     return (mask[static_cast<size_t>(token / 32)] >> (token % 32) & 1) != 0;

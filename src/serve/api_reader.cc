@@ -1,9 +1,12 @@
 #include "serve/api_reader.h"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include "serve/api_json.h"
 #include "text/grammar.h"
+#include "text/output_parser.h"
 #include "text/tool_dialect.h"
 
 namespace quern {
@@ -36,12 +39,81 @@ std::string key_of(const ToolGrammarRequest& request) {
   return key;
 }
 
+// The special tokens that dialects are written in.
+constexpr std::string_view kMarkers[] = {
+    "<think>",       "</think>",    "<tool_call>", "</tool_call>", "<|python_tag|>",
+    "[TOOL_CALLS]",  "[ARGS]",      "[CALL_ID]",   "<|start|>",    "<|channel|>",
+    "<|constrain|>", "<|message|>", "<|end|>"};
+
+PieceKind piece_kind(OutputKind kind) {
+  switch (kind) {
+    case OutputKind::kReasoning:
+      return PieceKind::kReasoning;
+    case OutputKind::kToolBegin:
+      return PieceKind::kCallName;
+    case OutputKind::kToolArguments:
+      return PieceKind::kCallArguments;
+    default:
+      return PieceKind::kContent;
+  }
+}
+
+class DialectReader final : public AnswerReader {
+ public:
+  DialectReader(const ServedModel& model, OutputDialect dialect)
+      : model_(model),
+        parser_(dialect),
+        reasoning_(dialect.reasoning == ReasoningStyle::kThinkOpened) {}
+
+  void read(std::string_view text, std::vector<AnswerPiece>& pieces) override {
+    add(parser_.feed(text), pieces);
+  }
+
+  void finish(std::vector<AnswerPiece>& pieces) override { add(parser_.finish(), pieces); }
+
+  bool reasoning() const override { return reasoning_; }
+
+  std::string_view marker(int32_t token) const override {
+    const Tokenizer& tokenizer = *model_.tokenizer;
+    const auto& ends = model_.eos_ids;
+    if (!tokenizer.is_special(token)) return {};
+    if (std::find(ends.begin(), ends.end(), token) != ends.end()) return {};
+    const std::string_view name = tokenizer.token(token);
+    const bool known =
+        std::find(std::begin(kMarkers), std::end(kMarkers), name) != std::end(kMarkers);
+    return known ? name : std::string_view();
+  }
+
+ private:
+  void add(std::vector<OutputDelta> deltas, std::vector<AnswerPiece>& pieces) {
+    for (OutputDelta& delta : deltas) {
+      reasoning_ = delta.kind == OutputKind::kReasoning;
+      pieces.push_back({piece_kind(delta.kind), std::move(delta.text), 0, std::move(delta.id)});
+    }
+  }
+
+  const ServedModel& model_;
+  OutputParser parser_;
+  bool reasoning_;
+};
+
 }  // namespace
 
-std::unique_ptr<AnswerReader> make_answer_reader(const ServedModel&,
-                                                 std::string_view,
-                                                 const OrderedJson&) {
-  return nullptr;
+std::unique_ptr<AnswerReader> make_answer_reader(const ServedModel& model,
+                                                 const ReaderOptions& options) {
+  if (options.form == AnswerForm::kForm) return nullptr;
+  OutputDialect dialect = detect_dialect(model.chat_template_source);
+  // Harmony's markers stand around all that is said.
+  if (options.tools.is_null() && dialect.tools != ToolDialect::kHarmony) {
+    dialect.tools = ToolDialect::kNone;
+  }
+  if (dialect.reasoning != ReasoningStyle::kNone) {
+    dialect.reasoning =
+        opens_reasoning(options.prompt) ? ReasoningStyle::kThinkOpened : ReasoningStyle::kThink;
+  }
+  if (options.form == AnswerForm::kCalls) dialect.reasoning = ReasoningStyle::kNone;
+  if (dialect == OutputDialect{}) return nullptr;
+  return std::make_unique<DialectReader>(model, dialect);
 }
 
 ApiResult<std::unique_ptr<TokenConstraint>> make_call_constraint(const ServedModel& model,

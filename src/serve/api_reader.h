@@ -13,11 +13,23 @@
 
 namespace quern {
 
-// A reader of answers to the rendered prompt; tool calls are told apart only where there are tools
-// (not null). nullptr when such answers are content alone.
+// What an answer is made of, as far as is known before it begins.
+enum class AnswerForm : uint8_t {
+  kFree,   // whatever the model writes
+  kForm,   // held to a form: content alone
+  kCalls,  // held to tool calls
+};
+
+struct ReaderOptions {
+  std::string_view prompt;   // as rendered
+  const OrderedJson& tools;  // null: nothing is a call
+  AnswerForm form = AnswerForm::kFree;
+};
+
+// A reader of answers in the dialect that the model's template speaks. nullptr when such answers
+// are content alone.
 std::unique_ptr<AnswerReader> make_answer_reader(const ServedModel& model,
-                                                 std::string_view prompt,
-                                                 const OrderedJson& tools);
+                                                 const ReaderOptions& options);
 
 // Which calls an answer must make.
 struct ForcedCalls {

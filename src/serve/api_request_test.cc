@@ -361,8 +361,8 @@ const std::vector<Refusal>& refusals() {
       {kChat, R"("stream_options":{"include_usage":true})", 400, "stream_options", "needs stream"},
       {kChat, R"("max_tokens":5,"max_completion_tokens":6)", 400, "max_completion_tokens",
        "only one"},
-      {kChat, R"("logit_bias":{"258":1})", 400, "logit_bias", "tokens 0 to 257"},
-      {kChat, R"("stop_token_ids":[258])", 400, "stop_token_ids", "tokens 0 to 257"},
+      {kChat, R"("logit_bias":{"259":1})", 400, "logit_bias", "tokens 0 to 258"},
+      {kChat, R"("stop_token_ids":[259])", 400, "stop_token_ids", "tokens 0 to 258"},
       {kChat, R"("min_tokens":5,"max_tokens":4)", 400, "min_tokens", "max_tokens = 4"},
       {kChat, R"("chat_template_kwargs":{"colour":1})", 400, "chat_template_kwargs.colour",
        "no variable"},
@@ -472,7 +472,7 @@ TEST(ApiRequest, RefusesPromptsOfNoOrUnknownTokens) {
   const TestModel model;
   EXPECT_EQ(refused(open_call(model, kText, R"({"prompt":""})")).param, "prompt");
   EXPECT_EQ(refused(open_call(model, kText, R"({"prompt":[]})")).param, "prompt");
-  EXPECT_EQ(refused(open_call(model, kText, R"({"prompt":[258]})")).param, "prompt");
+  EXPECT_EQ(refused(open_call(model, kText, R"({"prompt":[259]})")).param, "prompt");
   EXPECT_EQ(refused(open_call(model, kText, R"({"prompt":[[1],["a"]]})")).param, "prompt[1][0]");
   std::string many = "\"a\"";
   for (int i = 1; i < 64; ++i) many += ",\"a\"";

@@ -37,12 +37,19 @@ ApiResult<Unit> check_tool_choice(const ChatTask& task) {
   return Unit{};
 }
 
+AnswerForm form_of(const ChatTask& task) {
+  if (task.form) return AnswerForm::kForm;
+  const bool forced =
+      task.tool_choice == ToolChoice::kRequired || task.tool_choice == ToolChoice::kNamed;
+  return forced ? AnswerForm::kCalls : AnswerForm::kFree;
+}
+
 Answer make_answer(const ChatTask& task,
                    const Request& request,
                    const RenderedPrompt& prompt,
                    int64_t index) {
   AnswerSetup setup;
-  setup.reader = make_answer_reader(*task.model, prompt.text, task.prompt.tools);
+  setup.reader = make_answer_reader(*task.model, {prompt.text, task.prompt.tools, form_of(task)});
   setup.call_id_prefix = fmt::format("{}{}_", task.call_id_prefix, index);
   setup.prompt = request.prompt;
   setup.stop_tokens = request.stop_tokens;

@@ -16,7 +16,8 @@
 
 namespace quern {
 
-// A token for each byte, after two special ones: 0 "<|im_start|>", 1 "<|im_end|>"; byte b is 2 + b.
+// A token for each byte and three special ones: 0 "<|im_start|>", 1 "<|im_end|>", byte b is 2 + b,
+// 258 "<|python_tag|>".
 inline std::unique_ptr<Tokenizer> make_byte_tokenizer() {
   OrderedJson vocabulary = {{"<|im_start|>", 0}, {"<|im_end|>", 1}};
   const auto utf8 = [](int code_point) {
@@ -29,10 +30,11 @@ inline std::unique_ptr<Tokenizer> make_byte_tokenizer() {
     const bool prints = (byte > 0x20 && byte < 0x7f) || (byte > 0xa0 && byte != 0xad);
     vocabulary[utf8(prints ? byte : next++)] = 2 + byte;
   }
+  vocabulary["<|python_tag|>"] = 258;
   OrderedJson added = OrderedJson::array();
-  for (int id = 0; id < 2; ++id) {
-    added.push_back({{"id", id},
-                     {"content", id == 0 ? "<|im_start|>" : "<|im_end|>"},
+  for (const char* special : {"<|im_start|>", "<|im_end|>", "<|python_tag|>"}) {
+    added.push_back({{"id", vocabulary[special]},
+                     {"content", special},
                      {"single_word", false},
                      {"lstrip", false},
                      {"rstrip", false},
@@ -79,7 +81,7 @@ class TestModel {
     model.chat_template = &template_;
     model.chat_template_source = std::move(chat_template);
     model.eos_ids = {1};
-    model.limits = {.vocabulary = 258, .context_tokens = 4096, .cache_tokens = 8192};
+    model.limits = {.vocabulary = 259, .context_tokens = 4096, .cache_tokens = 8192};
     models.models = {&model};
   }
 
