@@ -57,10 +57,10 @@ void quantize_rows(ThreadPool& pool, const Call& call, LinearScratch::Quantized&
                                    .flip = layout.flip,
                                    .block_stride = kCodeBlock * layout.tokens,
                                    .group_stride = layout.tokens};
-  // Whole tiles, so that no two workers write into one line of memory.
-  const int64_t chunk =
-      ceil_div(std::max<int64_t>(1, kActivationsPerChunk / columns), layout.tokens);
-  pool.for_each_chunk(x.rows(), chunk * layout.tokens, [&](int64_t begin, int64_t end, int) {
+  // The groups of neighbours in a tile share a line of memory, which one worker should write.
+  const int64_t together = std::min<int64_t>(layout.tokens, 64 / sizeof(ActivationGroup));
+  const int64_t chunk = ceil_div(std::max<int64_t>(1, kActivationsPerChunk / columns), together);
+  pool.for_each_chunk(x.rows(), chunk * together, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
       const int64_t tile = t / layout.tokens;
       const int64_t row = t % layout.tokens;
