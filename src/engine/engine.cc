@@ -18,6 +18,9 @@ EngineOptions resolve(EngineOptions options, const ModelLimits& limits) {
   QUERN_CHECK(options.max_batch_tokens <= limits.max_batch_tokens);
   QUERN_CHECK(options.max_sequences <= limits.max_logit_rows);
   QUERN_CHECK(limits.kv_blocks >= 1);
+  const SpeculationOptions& speculation = options.speculation;
+  QUERN_CHECK(speculation.max_draft >= 0 && speculation.min_ngram >= 1);
+  QUERN_CHECK(speculation.min_ngram <= speculation.max_ngram);
   return options;
 }
 
@@ -40,6 +43,14 @@ std::vector<int32_t> end_tokens(const ModelSpec& spec, const Tokenizer* tokenize
 
 std::string not_finite(int64_t position) {
   return fmt::format("the model's logits at position {} are not finite", position);
+}
+
+// A step that computes a part of a prompt is bound by arithmetic, so that a guess costs what it
+// brings at most; and its time says nothing of what a guess costs in another.
+bool only_decodes(std::span<const ScheduledChunk> chunks) {
+  return std::all_of(chunks.begin(), chunks.end(), [](const ScheduledChunk& chunk) {
+    return chunk.count == 1 && chunk.completes();
+  });
 }
 
 }  // namespace
@@ -81,6 +92,8 @@ Result<RequestId> Engine::submit(Request request) {
   }
   auto sequence = std::make_unique<Sequence>(last_id_ + 1, std::move(request), blocks_, tokenizer_);
   sequence->timing.submitted_ns = clock_.now_ns();
+  sequence->draft.reserve(static_cast<size_t>(options_.speculation.max_draft));
+  sequence->acceptance = acceptance_;
   QUERN_TRY(scheduler_.add(std::move(sequence)));
   ++counters_.accepted;
   return ++last_id_;
@@ -104,8 +117,9 @@ bool Engine::step(EventSink sink) {
   const int64_t start_ns = clock_.now_ns();
   end_cancelled(sink);
   end_expired(sink);
-  const std::span<const ScheduledChunk> chunks = scheduler_.schedule(blocks_);
+  const std::span<ScheduledChunk> chunks = scheduler_.schedule(blocks_);
   if (chunks.empty()) return !idle();
+  guess(chunks);
   run(chunks);
   commit(chunks, sink);
   counters_.last_step_ns = clock_.now_ns() - start_ns;
@@ -130,34 +144,62 @@ void Engine::end_expired(EventSink sink) {
   }
 }
 
-void Engine::run(std::span<const ScheduledChunk> chunks) {
-  const int64_t start_ns = clock_.now_ns();
-  counters_.iteration_tokens = 0;
-  for (const ScheduledChunk& chunk : chunks) {
+void Engine::guess(std::span<ScheduledChunk> chunks) {
+  const SpeculationOptions& options = options_.speculation;
+  if (options.max_draft == 0) return;
+  draft_policy_.begin_step();
+  const bool may_pay = only_decodes(chunks);
+  for (ScheduledChunk& chunk : chunks) {
     Sequence& sequence = *chunk.sequence;
-    counters_.iteration_tokens += chunk.count;
-    counters_.recomputed_tokens +=
-        std::clamp<int64_t>(sequence.most_computed - sequence.computed, 0, chunk.count);
-    if (std::exchange(sequence.started, true)) continue;
-    sequence.timing.scheduled_ns = start_ns;
-    counters_.prompt_tokens += sequence.prompt_tokens;
+    sequence.draft.clear();
+    if (!may_pay || sequence.request.constraint) continue;
+    // The last token of an answer is never computed.
+    const int64_t left = sequence.request.max_tokens - sequence.output_tokens() - 1;
+    guess_from_text(sequence.tokens, options, std::min(options.max_draft, left), sequence.draft);
+    const auto most = static_cast<int64_t>(sequence.draft.size());
+    scheduler_.add_guesses(
+        chunk, draft_policy_.length(sequence.acceptance.rate(), std::ssize(chunks), most));
   }
+}
+
+void Engine::run(std::span<ScheduledChunk> chunks) {
+  const int64_t start_ns = clock_.now_ns();
+  count(chunks, start_ns);
   for (size_t i = 0; i < chunks.size(); ++i) failures_[i].clear();
   try {
     forward(chunks, 0);
   } catch (const std::exception&) {
     run_one_by_one(chunks);
   }
+  const int64_t forward_ns = clock_.now_ns() - start_ns;
+  counters_.forward_ns += forward_ns;
+  if (only_decodes(chunks)) draft_policy_.observe(counters_.iteration_tokens, forward_ns);
+}
+
+void Engine::count(std::span<const ScheduledChunk> chunks, int64_t start_ns) {
+  counters_.iteration_tokens = 0;
+  for (const ScheduledChunk& chunk : chunks) {
+    Sequence& sequence = *chunk.sequence;
+    counters_.iteration_tokens += chunk.rows();
+    counters_.draft_tokens += chunk.guesses;
+    counters_.draft_steps += chunk.guesses > 0 ? 1 : 0;
+    counters_.recomputed_tokens +=
+        std::clamp<int64_t>(sequence.most_computed - sequence.computed, 0, chunk.count);
+    if (std::exchange(sequence.started, true)) continue;
+    sequence.timing.scheduled_ns = start_ns;
+    counters_.prompt_tokens += sequence.prompt_tokens;
+  }
   counters_.rows += counters_.iteration_tokens;
   ++counters_.steps;
-  counters_.forward_ns += clock_.now_ns() - start_ns;
 }
 
 // Finds out which sequence the model fails on. Computing a position again writes the same keys and
-// values, and a row's result does not depend on its batch, so the others are as if nothing was.
-void Engine::run_one_by_one(std::span<const ScheduledChunk> chunks) {
+// values, and a row's result does not depend on its batch, so the others are as if nothing was. A
+// guess must fail nobody, so they are left out.
+void Engine::run_one_by_one(std::span<ScheduledChunk> chunks) {
   int64_t logit_row = 0;
   for (size_t i = 0; i < chunks.size(); ++i) {
+    chunks[i].logit_rows -= std::exchange(chunks[i].guesses, 0);
     try {
       forward(chunks.subspan(i, 1), logit_row);
     } catch (const std::exception& failure) {
@@ -183,13 +225,14 @@ void Engine::fill_batch(std::span<const ScheduledChunk> chunks) {
   for (const ScheduledChunk& chunk : chunks) {
     const Sequence& sequence = *chunk.sequence;
     spans_.push_back({.row_begin = static_cast<int64_t>(tokens_.size()),
-                      .row_count = chunk.count,
+                      .row_count = chunk.rows(),
                       .position_begin = sequence.computed,
                       .block_table = sequence.blocks.ids()});
-    for (int64_t i = 0; i < chunk.count; ++i) {
-      const int64_t position = sequence.computed + i;
-      tokens_.push_back(sequence.tokens[static_cast<size_t>(position)]);
-      positions_.push_back(static_cast<int32_t>(position));
+    const auto first = sequence.tokens.begin() + sequence.computed;
+    tokens_.insert(tokens_.end(), first, first + chunk.count);
+    tokens_.insert(tokens_.end(), sequence.draft.begin(), sequence.draft.begin() + chunk.guesses);
+    for (int64_t i = 0; i < chunk.rows(); ++i) {
+      positions_.push_back(static_cast<int32_t>(sequence.computed + i));
     }
     for (int64_t i = chunk.logit_rows; i > 0; --i) {
       logit_rows_.push_back(static_cast<int32_t>(static_cast<int64_t>(tokens_.size()) - i));
@@ -217,9 +260,13 @@ void Engine::commit_chunk(const ScheduledChunk& chunk, int64_t logit_row, EventS
     finish(sequence, {FinishReason::kError, {}, not_finite(sequence.first_logits())}, sink);
     return;
   }
-  sequence.computed += chunk.count;
+  advance(sequence, chunk.count);
+  if (completes) commit_tokens(chunk, logit_row + chunk.logit_rows - 1 - chunk.guesses, sink);
+}
+
+void Engine::advance(Sequence& sequence, int64_t count) {
+  sequence.computed += count;
   sequence.blocks.publish(sequence.tokens, sequence.computed);
-  if (completes) commit_token(sequence, logit_row + chunk.logit_rows - 1, sink);
 }
 
 bool Engine::gather_prompt_logprobs(const ScheduledChunk& chunk, int64_t logit_row) {
@@ -236,33 +283,57 @@ bool Engine::gather_prompt_logprobs(const ScheduledChunk& chunk, int64_t logit_r
   return true;
 }
 
-void Engine::commit_token(Sequence& sequence, int64_t logit_row, EventSink sink) {
-  std::optional<SampledToken> sampled;
+void Engine::commit_tokens(const ScheduledChunk& chunk, int64_t logit_row, EventSink sink) {
+  Sequence& sequence = *chunk.sequence;
+  const auto guesses = static_cast<int64_t>(sequence.draft.size());  // not all of them computed
+  for (int64_t i = 0;; ++i) {
+    std::optional<SampledToken> sampled = sample_or_fail(sequence, logit_row + i, sink);
+    if (!sampled) return;
+    const bool is_right = i < guesses && sampled->token == sequence.draft[static_cast<size_t>(i)];
+    if (i < guesses) note_guess(sequence, is_right);
+    const bool was_computed = is_right && i < chunk.guesses;
+    if (was_computed) ++counters_.accepted_tokens;
+    if (!commit_token(sequence, std::move(*sampled), sink)) return;
+    if (!was_computed || sequence.cancelled) return;
+    advance(sequence, 1);
+  }
+}
+
+void Engine::note_guess(Sequence& sequence, bool right) {
+  sequence.acceptance.observe(right);
+  acceptance_.observe(right);
+}
+
+std::optional<SampledToken> Engine::sample_or_fail(Sequence& sequence,
+                                                   int64_t logit_row,
+                                                   EventSink sink) {
+  std::string error;
   try {
-    sampled = sample(sequence, logit_row);
+    std::optional<SampledToken> sampled = sample(sequence, logit_row);
+    if (sampled) return sampled;
+    error = not_finite(sequence.known() - 1);
   } catch (const std::exception& failure) {  // one request's constraint harms no other
-    finish(sequence,
-           {FinishReason::kError, {}, fmt::format("the constraint failed: {}", failure.what())},
-           sink);
-    return;
+    error = fmt::format("the constraint failed: {}", failure.what());
   }
-  if (!sampled) {
-    finish(sequence, {FinishReason::kError, {}, not_finite(sequence.known() - 1)}, sink);
-    return;
-  }
+  finish(sequence, {FinishReason::kError, {}, std::move(error)}, sink);
+  return std::nullopt;
+}
+
+bool Engine::commit_token(Sequence& sequence, SampledToken sampled, EventSink sink) {
   if (sequence.output_tokens() == 0) {
     sequence.timing.first_token_ns = clock_.now_ns();
     if (sequence.request.prompt_logprobs) {
       sink(Event(PromptLogprobsEvent{sequence.id, std::move(sequence.prompt_logprobs)}));
     }
   }
-  sequence.tokens.push_back(sampled->token);
+  sequence.tokens.push_back(sampled.token);
   ++counters_.completion_tokens;
   scheduler_.charge_output(sequence);
-  TokenEvent event{sequence.id, sampled->token, {}, std::move(sampled->logprobs)};
+  TokenEvent event{sequence.id, sampled.token, {}, std::move(sampled.logprobs)};
   const std::optional<Ending> ending = append_text(sequence, event.text);
   sink(Event(std::move(event)));
   if (ending) finish(sequence, *ending, sink);
+  return !ending;
 }
 
 std::optional<SampledToken> Engine::sample(Sequence& sequence, int64_t logit_row) {

@@ -14,6 +14,7 @@
 #include "engine/request.h"
 #include "engine/sampler.h"
 #include "engine/scheduler.h"
+#include "engine/speculation.h"
 #include "model/model.h"
 #include "tensor/buffer.h"
 #include "text/tokenizer.h"
@@ -27,6 +28,7 @@ struct EngineOptions {
   int64_t max_waiting_tokens = 0;  // prompt tokens of those, unless one waits alone; 0: any number
   int64_t max_prefill_chunk = 0;   // rows that one prompt may take of a step; 0: all
   PrefixCaching prefix_caching = PrefixCaching::kOn;
+  SpeculationOptions speculation;
 };
 
 struct EngineStats {
@@ -50,8 +52,11 @@ struct EngineStats {
   int64_t prompt_tokens = 0;      // of requests that began to run
   int64_t completion_tokens = 0;
   int64_t preemptions = 0;
-  int64_t prefix_queries = 0;  // prompt tokens looked up, once for each request, at admission
-  int64_t prefix_hits = 0;     // of those, never computed for their request
+  int64_t prefix_queries = 0;   // prompt tokens looked up, once for each request, at admission
+  int64_t prefix_hits = 0;      // of those, never computed for their request
+  int64_t draft_steps = 0;      // of a sequence, with guesses
+  int64_t draft_tokens = 0;     // guesses that were computed
+  int64_t accepted_tokens = 0;  // of those, that were right
   int64_t accepted = 0;
   int64_t refused = 0;                    // by submit(), whatever the reason:
   int64_t refused_invalid = 0;            // it can never be served
@@ -61,8 +66,9 @@ struct EngineStats {
 };
 
 // A request's tokens depend on the request and the model alone: not on what else is in the batch,
-// on preemption, chunks, cached prefixes or threads. Memory is taken at construction and at
-// submit(); a step takes none but for the text of its events. Not thread-safe: one thread owns it.
+// on preemption, chunks, cached prefixes, guesses or threads. Memory is taken at construction and
+// at submit(); a step takes none but for the text of its events. Not thread-safe: one thread owns
+// it.
 class Engine {
  public:
   // Borrows all of them. Without a tokenizer events carry no text and stop strings are refused.
@@ -105,16 +111,27 @@ class Engine {
   Result<Unit> check(const Request& request) const;
   void end_cancelled(EventSink sink);
   void end_expired(EventSink sink);
-  void run(std::span<const ScheduledChunk> chunks);
-  void run_one_by_one(std::span<const ScheduledChunk> chunks);
+  // Guesses tokens where that is likely to pay.
+  void guess(std::span<ScheduledChunk> chunks);
+  void run(std::span<ScheduledChunk> chunks);
+  void count(std::span<const ScheduledChunk> chunks, int64_t start_ns);
+  void run_one_by_one(std::span<ScheduledChunk> chunks);
   void forward(std::span<const ScheduledChunk> chunks, int64_t first_logit_row);
   void fill_batch(std::span<const ScheduledChunk> chunks);
   void commit(std::span<const ScheduledChunk> chunks, EventSink sink);
   void commit_chunk(const ScheduledChunk& chunk, int64_t logit_row, EventSink sink);
   // Takes what the chunk's logits say of the prompt; false when they are not finite.
   bool gather_prompt_logprobs(const ScheduledChunk& chunk, int64_t logit_row);
-  void commit_token(Sequence& sequence, int64_t logit_row, EventSink sink);
+  // Takes tokens as long as they are what was guessed: each was computed from those before it.
+  void commit_tokens(const ScheduledChunk& chunk, int64_t logit_row, EventSink sink);
+  void note_guess(Sequence& sequence, bool right);
+  // nullopt: the sequence was finished, because no token could be sampled.
+  std::optional<SampledToken> sample_or_fail(Sequence& sequence, int64_t logit_row, EventSink sink);
   std::optional<SampledToken> sample(Sequence& sequence, int64_t logit_row);
+  // Whether the sequence goes on.
+  bool commit_token(Sequence& sequence, SampledToken sampled, EventSink sink);
+  // Counts `count` more tokens as computed.
+  static void advance(Sequence& sequence, int64_t count);
   bool ends_text(const Sequence& sequence, int32_t token) const;
   // What min_tokens forbids.
   std::span<const int32_t> banned_tokens(const Sequence& sequence);
@@ -133,6 +150,8 @@ class Engine {
   BlockManager blocks_;
   Scheduler scheduler_;
   Sampler sampler_;
+  DraftPolicy draft_policy_;
+  Acceptance acceptance_;  // of all guesses; a sequence begins with it
   EngineStats counters_;
   RequestId last_id_ = 0;
 

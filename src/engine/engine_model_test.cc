@@ -24,6 +24,7 @@ struct ModelSetup {
   int64_t kv_blocks = 64;
   int64_t max_batch_tokens = 64;
   int64_t max_prefill_chunk = 0;
+  SpeculationOptions speculation;
 };
 
 struct Answer {
@@ -45,13 +46,16 @@ class LoadedEngine {
     LoadOptions options;
     options.precision = setup.precision;
     options.limits = {.max_batch_tokens = setup.max_batch_tokens,
-                      .max_logit_rows = kRequests,
+                      .max_logit_rows = 2 * kRequests,
                       .kv_blocks = setup.kv_blocks,
                       .kv_dtype = setup.kv_dtype};
     auto model = load_model(**checkpoint, *backend_, options, nullptr);
     EXPECT_TRUE(model) << (model ? "" : model.error().message);
     model_ = std::move(*model);
-    engine_.emplace(*model_, nullptr, EngineOptions{.max_prefill_chunk = setup.max_prefill_chunk},
+    engine_.emplace(*model_, nullptr,
+                    EngineOptions{.max_sequences = kRequests,
+                                  .max_prefill_chunk = setup.max_prefill_chunk,
+                                  .speculation = setup.speculation},
                     clock_);
   }
 
@@ -134,6 +138,24 @@ TEST_P(EngineOnModel, GivesTheSameInChunksAndWithPreemption) {
   LoadedEngine tight(GetParam(), {.kv_blocks = 10, .max_batch_tokens = 24, .max_prefill_chunk = 7});
   EXPECT_EQ(tight.run(requests), alone);
   EXPECT_GT(tight.stats().preemptions, 0);
+}
+
+TEST_P(EngineOnModel, GivesTheSameFromCachedPrefixes) {
+  const std::vector<Request> requests = random_requests(128);
+  const std::vector<Answer> alone = run_alone(GetParam(), {}, requests);
+  LoadedEngine engine(GetParam(), {});
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(engine.run(requests), alone);
+  EXPECT_GT(engine.stats().prefix_hits, 0);
+}
+
+TEST_P(EngineOnModel, GivesTheSameWithGuesses) {
+  std::vector<Request> requests = random_requests(128);
+  for (Request& request : requests) request.logit_bias = {{5, 10}, {6, 10}};  // repeats itself
+  const std::vector<Answer> alone = run_alone(GetParam(), {}, requests);
+  LoadedEngine engine(GetParam(),
+                      {.kv_blocks = 14, .speculation = {.max_draft = 5, .min_ngram = 1}});
+  EXPECT_EQ(engine.run(requests), alone);
+  EXPECT_GT(engine.stats().accepted_tokens, 20);
 }
 
 TEST_P(EngineOnModel, GivesTheSameOnTwoThreads) {

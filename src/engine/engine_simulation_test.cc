@@ -94,6 +94,9 @@ RequestRecipe random_request(Dice& dice, int64_t longest) {
   if (dice.one_in(3)) request.top_logprobs = static_cast<int32_t>(dice.in(0, 3));
   if (dice.one_in(5)) request.prompt_logprobs = static_cast<int32_t>(dice.in(0, 3));
   if (dice.one_in(4)) request.logit_bias = {{static_cast<int32_t>(dice.in(0, 63)), 2}, {0, -3}};
+  if (dice.one_in(2)) {  // two tokens that repeat each other, so that guesses come true
+    request.logit_bias = {{5, 40}, {6, 39}, {static_cast<int32_t>(dice.in(0, 63)), 38}};
+  }
   if (dice.one_in(4)) {
     recipe.constraint_seed = static_cast<uint64_t>(dice.in(0, 1000));
     recipe.constraint_length = dice.in(1, 2 * request.max_tokens);
@@ -124,6 +127,12 @@ Simulation random_simulation(Dice& dice, uint64_t seed) {
   simulation.engine.max_waiting = dice.in(4, 30);
   if (dice.one_in(3)) simulation.engine.max_waiting_tokens = dice.in(50, 500);
   if (dice.one_in(5)) simulation.engine.prefix_caching = PrefixCaching::kOff;
+  if (!dice.one_in(3)) {
+    const int64_t least = dice.in(1, 3);
+    simulation.engine.speculation = {
+        .max_draft = dice.in(1, 6), .min_ngram = least, .max_ngram = least + dice.in(0, 3)};
+  }
+  if (dice.one_in(3)) simulation.model.cost.row_ns = dice.in(0, 2);
   simulation.requests = dice.in(5, 30);
   simulation.steps_between_arrivals = dice.in(1, 8);
   return simulation;
@@ -151,6 +160,8 @@ struct Totals {
   int64_t refused = 0;
   int64_t preemptions = 0;
   int64_t prefix_hits = 0;
+  int64_t draft_tokens = 0;
+  int64_t accepted_tokens = 0;
 };
 
 // Whether `part` is the first of `whole`, bit for bit.
@@ -226,6 +237,8 @@ void simulate(uint64_t seed, const Tokenizer& tokenizer, Totals& totals) {
   ASSERT_LE(model.most_logit_rows(), simulation.model.limits.max_logit_rows);
   totals.preemptions += stats.preemptions;
   totals.prefix_hits += stats.prefix_hits;
+  totals.draft_tokens += stats.draft_tokens;
+  totals.accepted_tokens += stats.accepted_tokens;
   totals.finished += stats.finished[0] + stats.finished[1];
   totals.cancelled += stats.finished[2];
   totals.failed += stats.finished[3];
@@ -261,6 +274,8 @@ TEST(EngineSimulation, GivesEveryRequestWhatItGetsAlone) {
   EXPECT_GT(totals.refused, 10);
   EXPECT_GT(totals.preemptions, 200);
   EXPECT_GT(totals.prefix_hits, 3000);
+  EXPECT_GT(totals.draft_tokens, 10000);
+  EXPECT_GT(totals.accepted_tokens, 3000);
 }
 
 // Clients that come and go at every phase: while waiting, in the midst of a prompt, after
@@ -273,7 +288,9 @@ TEST(EngineSimulation, KeepsNothingOfTwentyThousandThatLeft) {
   options.limits = {.max_batch_tokens = 48, .max_logit_rows = 12, .kv_blocks = 20};
   SimulatedModel model(options, nullptr);
   const ManualClock clock;
-  Engine engine(model, nullptr, {.max_waiting = 40, .max_prefill_chunk = 16}, clock);
+  const EngineOptions engine_options{
+      .max_waiting = 40, .max_prefill_chunk = 16, .speculation = {.max_draft = 4}};
+  Engine engine(model, nullptr, engine_options, clock);
   Dice dice(99);
   RequestId last = 0;
   std::map<RequestId, int> ends;

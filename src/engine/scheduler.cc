@@ -56,30 +56,44 @@ Result<Unit> Scheduler::add(std::unique_ptr<Sequence> sequence) {
   return Unit{};
 }
 
-std::span<const ScheduledChunk> Scheduler::schedule(BlockManager& blocks) {
+std::span<ScheduledChunk> Scheduler::schedule(BlockManager& blocks) {
   chunks_.clear();
+  room_ = {limits_.batch_tokens, limits_.logit_rows};
   admit_urgent(blocks);
   const int64_t preemptions_before = preemptions_;
-  Room room{limits_.batch_tokens, limits_.logit_rows};
   for (size_t i = 0; i < running_.size(); ++i) {
     adopt_prefix(*running_[i]);
     const auto behind = static_cast<int64_t>(running_.size() - 1 - i);
-    const ScheduledChunk chunk =
-        next_chunk(*running_[i], {room.rows - behind, room.logit_rows - behind});
+    const ScheduledChunk chunk = next_chunk(*running_[i], behind);
     if (!make_room(i, chunk.count)) break;
-    chunks_.push_back(chunk);
-    room.rows -= chunk.count;
-    room.logit_rows -= chunk.logit_rows;
+    take(chunk);
   }
-  if (preemptions_ == preemptions_before) admit_waiting(blocks, room);
+  if (preemptions_ == preemptions_before) admit_waiting(blocks);
   return chunks_;
 }
 
-ScheduledChunk Scheduler::next_chunk(Sequence& sequence, Room room) const {
+ScheduledChunk Scheduler::next_chunk(Sequence& sequence, int64_t behind) const {
   const int64_t without_logits = std::max<int64_t>(0, sequence.first_logits() - sequence.computed);
-  const int64_t count = std::min(
-      {sequence.remaining(), room.rows, limits_.prefill_chunk, without_logits + room.logit_rows});
+  const int64_t count = std::min({sequence.remaining(), room_.rows - behind, limits_.prefill_chunk,
+                                  without_logits + room_.logit_rows - behind});
   return {&sequence, count, std::max<int64_t>(0, count - without_logits)};
+}
+
+void Scheduler::take(const ScheduledChunk& chunk) {
+  chunks_.push_back(chunk);
+  room_.rows -= chunk.count;
+  room_.logit_rows -= chunk.logit_rows;
+}
+
+void Scheduler::add_guesses(ScheduledChunk& chunk, int64_t guesses) {
+  Sequence& sequence = *chunk.sequence;
+  QUERN_CHECK(chunk.completes() && chunk.guesses == 0);
+  guesses = std::min({guesses, room_.rows, room_.logit_rows});
+  while (guesses > 0 && !sequence.blocks.cover(sequence.known() + guesses)) --guesses;
+  chunk.guesses = guesses;
+  chunk.logit_rows += guesses;
+  room_.rows -= guesses;
+  room_.logit_rows -= guesses;
 }
 
 bool Scheduler::make_room(size_t index, int64_t count) {
@@ -129,16 +143,13 @@ bool Scheduler::could_displace(const Sequence& sequence, const BlockManager& blo
          blocks_for(sequence.known()) + others <= blocks.free() + blocks_to_gain;
 }
 
-void Scheduler::admit_waiting(BlockManager& blocks, Room room) {
+void Scheduler::admit_waiting(BlockManager& blocks) {
   while (!waiting_.empty() && running() < limits_.sequences) {
-    if (room.rows == 0 || room.logit_rows == 0) return;
+    if (room_.rows == 0 || room_.logit_rows == 0) return;
     Sequence& sequence = next_waiting();
     if (!fits(sequence, blocks)) return;
     admit(sequence);
-    const ScheduledChunk chunk = next_chunk(sequence, room);
-    chunks_.push_back(chunk);
-    room.rows -= chunk.count;
-    room.logit_rows -= chunk.logit_rows;
+    take(next_chunk(sequence, 0));
   }
 }
 

@@ -23,12 +23,15 @@ struct SchedulerLimits {
   int64_t prefill_chunk = 0;   // tokens of one prompt in one step; 0: batch_tokens
 };
 
-// The next `count` tokens of a sequence, from sequence->computed on; their blocks are there. The
-// logits of the last `logit_rows` of them are wanted.
+// The next `count` tokens of a sequence, from sequence->computed on, and then the first `guesses`
+// of its draft; their blocks are there. The logits of the last `logit_rows` of all are wanted.
 struct ScheduledChunk {
   Sequence* sequence = nullptr;
   int64_t count = 0;
   int64_t logit_rows = 0;
+  int64_t guesses = 0;
+
+  int64_t rows() const { return count + guesses; }
 
   // Whether the chunk ends with the last known token, so that its logits give the next one.
   bool completes() const { return count == sequence->remaining(); }
@@ -64,7 +67,11 @@ class Scheduler {
 
   // The chunks of the next step, valid until the next call, each as long as its sequence lives.
   // Their sums are at most batch_tokens and logit_rows; empty only when idle.
-  std::span<const ScheduledChunk> schedule(BlockManager& blocks);
+  std::span<ScheduledChunk> schedule(BlockManager& blocks);
+
+  // Adds up to `guesses` to a chunk of the last schedule() that completes, as far as the step has
+  // rows left and there are free blocks: nobody is preempted for a guess.
+  void add_guesses(ScheduledChunk& chunk, int64_t guesses);
 
   // Notes that the sequence was served a token of output.
   void charge_output(const Sequence& sequence);
@@ -117,14 +124,16 @@ class Scheduler {
 
   bool fits(const Sequence& sequence, const BlockManager& blocks) const;
   void adopt_prefix(Sequence& sequence);
-  ScheduledChunk next_chunk(Sequence& sequence, Room room) const;
+  // The most that the sequence may take of a step and leave a row to each of those behind it.
+  ScheduledChunk next_chunk(Sequence& sequence, int64_t behind) const;
+  void take(const ScheduledChunk& chunk);
   // Whether the blocks for the next `count` tokens of running_[index] could be had, preempting
   // those behind it, in the end itself, as needed.
   bool make_room(size_t index, int64_t count);
   void preempt_last();
   void admit_urgent(BlockManager& blocks);
   bool could_displace(const Sequence& sequence, const BlockManager& blocks) const;
-  void admit_waiting(BlockManager& blocks, Room room);
+  void admit_waiting(BlockManager& blocks);
   void admit(Sequence& sequence);
   // The next to be admitted. Requires that some wait.
   Sequence& next_waiting() const;
@@ -137,6 +146,7 @@ class Scheduler {
   std::vector<std::unique_ptr<Sequence>> running_;  // in order of rank
   std::vector<std::unique_ptr<Sequence>> waiting_;  // in order of arrival
   std::vector<ScheduledChunk> chunks_;
+  Room room_;  // what they leave of the step
   FairShare share_;
   int overtaken_ = 0;  // since the oldest had its turn
   int64_t waiting_new_ = 0;

@@ -185,6 +185,32 @@ TEST_F(SchedulerTest, RemovesSequencesWaitingOrRunning) {
   EXPECT_EQ(find(1), nullptr);
 }
 
+TEST_F(SchedulerTest, AddsGuessesAsFarAsTheStepHasRows) {
+  start({.batch_tokens = 8, .logit_rows = 6, .sequences = 3, .waiting = 9}, 3);
+  ASSERT_TRUE(add(2, 50) && add(2, 50));
+  step();
+  const std::span<ScheduledChunk> chunks = scheduler_->schedule(*blocks_);
+  ASSERT_EQ(chunks.size(), 2u);
+  scheduler_->add_guesses(chunks[0], 3);
+  EXPECT_EQ(chunks[0].guesses, 3);
+  EXPECT_EQ(chunks[0].logit_rows, 4);
+  EXPECT_EQ(chunks[0].rows(), 4);
+  scheduler_->add_guesses(chunks[1], 3);
+  EXPECT_EQ(chunks[1].guesses, 1);  // of six rows with logits
+  EXPECT_EQ(scheduler_->preemptions(), 0);
+}
+
+TEST_F(SchedulerTest, PreemptsNobodyForAGuess) {
+  start({.batch_tokens = 8, .logit_rows = 8, .sequences = 2, .waiting = 9}, 3);
+  ASSERT_TRUE(add(1, 50) && add(kKvBlockTokens, 30));
+  while (find(1)->known() < kKvBlockTokens - 1) step();
+  const std::span<ScheduledChunk> chunks = scheduler_->schedule(*blocks_);
+  ASSERT_EQ(chunks.size(), 2u);
+  scheduler_->add_guesses(chunks[0], 3);
+  EXPECT_EQ(chunks[0].guesses, 1);  // the block's last position
+  EXPECT_EQ(scheduler_->preemptions(), 0);
+}
+
 TEST_F(SchedulerTest, RefusesMoreTokensThanMayWait) {
   start({.batch_tokens = 8, .sequences = 1, .waiting = 9, .waiting_tokens = 10}, 40);
   EXPECT_TRUE(add(30, 1));  // alone it may be longer

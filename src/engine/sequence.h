@@ -9,6 +9,7 @@
 
 #include "engine/block_manager.h"
 #include "engine/request.h"
+#include "engine/speculation.h"
 #include "engine/stop_matcher.h"
 #include "text/detokenizer.h"
 
@@ -53,6 +54,8 @@ struct Sequence {
   std::optional<Detokenizer> detokenizer;
   StopMatcher stops;
   std::vector<Logprobs> prompt_logprobs;  // gathered so far, of prompt[1] and on
+  std::vector<int32_t> draft;             // guesses of what follows `tokens`
+  Acceptance acceptance;                  // of its guesses so far
   Timing timing;
   bool admitted = false;  // took blocks, if only to lose them again
   bool started = false;   // was in a batch
