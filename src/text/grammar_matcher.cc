@@ -7,6 +7,7 @@ namespace quern {
 namespace {
 
 constexpr size_t kSeenSlots = 2 * kMaxGrammarElements;  // half full at most
+constexpr size_t kSeenInRow = 16;
 constexpr size_t kFirstStackSlots = 64;
 
 uint64_t hash_pair(int32_t a, int32_t b) {
@@ -57,29 +58,47 @@ void GrammarStacks::shrink(size_t size) {
 }
 
 GrammarSimulator::GrammarSimulator(const GrammarProgram& program, GrammarBottom bottom)
-    : program_(&program), bottom_(bottom), seen_(kSeenSlots), stamps_(kSeenSlots, 0) {}
+    : program_(&program), bottom_(bottom) {}
 
-// Whether the element is new; also false where there are too many.
+// Whether the element is new; also false where there are too many. Few are compared one by one; the
+// table for many is made when it is first needed, so that copies of a simulator are cheap.
 bool GrammarSimulator::visit(const GrammarElement& element) {
+  if (seen_.size() < kSeenInRow) {
+    if (std::find(seen_.begin(), seen_.end(), element) != seen_.end()) return false;
+    seen_.push_back(element);
+    if (seen_.size() == kSeenInRow) fill_table();
+    return true;
+  }
+  if (!insert(element)) return false;
+  seen_.push_back(element);
+  return true;
+}
+
+void GrammarSimulator::fill_table() {
+  table_.resize(kSeenSlots);
+  stamps_.resize(kSeenSlots, 0);
+  if (++stamp_ == 0) {  // wrapped around: old stamps would look new
+    std::fill(stamps_.begin(), stamps_.end(), 0);
+    stamp_ = 1;
+  }
+  for (const GrammarElement& element : seen_) insert(element);
+}
+
+bool GrammarSimulator::insert(const GrammarElement& element) {
   size_t i = hash_pair(element.state, element.stack) & (kSeenSlots - 1);
   while (stamps_[i] == stamp_) {
-    if (seen_[i] == element) return false;
+    if (table_[i] == element) return false;
     i = (i + 1) & (kSeenSlots - 1);
   }
-  if (seen_count_ == kMaxGrammarElements) return false;
-  ++seen_count_;
+  if (seen_.size() == kMaxGrammarElements) return false;
   stamps_[i] = stamp_;
-  seen_[i] = element;
+  table_[i] = element;
   return true;
 }
 
 // Follows calls and ends of rules, last in first out.
 void GrammarSimulator::close(GrammarSet& out) {
-  if (++stamp_ == 0) {  // wrapped around: old stamps would look new
-    std::fill(stamps_.begin(), stamps_.end(), 0);
-    stamp_ = 1;
-  }
-  seen_count_ = 0;
+  seen_.clear();
   while (!work_.empty()) {
     const GrammarElement e = work_.back();
     work_.pop_back();

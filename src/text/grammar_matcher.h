@@ -79,14 +79,16 @@ class GrammarSimulator {
  private:
   void close(GrammarSet& out);  // from work_
   bool visit(const GrammarElement& element);
+  void fill_table();
+  bool insert(const GrammarElement& element);
 
   const GrammarProgram* program_;
   GrammarBottom bottom_;
   std::vector<GrammarElement> work_;
-  std::vector<GrammarElement> seen_;  // open addressing; valid where stamps_ holds stamp_
-  std::vector<uint32_t> stamps_;
+  std::vector<GrammarElement> seen_;   // by close()
+  std::vector<GrammarElement> table_;  // the same once they are many: open addressing
+  std::vector<uint32_t> stamps_;       // an entry of table_ is valid where this is stamp_
   uint32_t stamp_ = 0;
-  size_t seen_count_ = 0;
 };
 
 // The tokens that lead on from a state whose callers are unknown.

@@ -277,7 +277,7 @@ TEST_P(OutputParserDialect, GivesTheSameForEverySplit) {
 INSTANTIATE_TEST_SUITE_P(All,
                          OutputParserDialect,
                          ::testing::ValuesIn(kCases),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& test) { return std::string(test.param.name); });
 
 TEST(OutputParser, GivesTheSameForRandomSplitsOfRandomAnswers) {
   const std::string_view parts[] = {"<tool_call>",
