@@ -82,6 +82,11 @@ TEST(ApiConstraint, HoldsTextsAndResponsesToo) {
       R"({"input":"a","text":{"format":{"type":"json_schema","name":"n","schema":{"enum":[7]}}}})";
   EXPECT_TRUE(allows(model, "/v1/responses", format, "7"));
   EXPECT_FALSE(allows(model, "/v1/responses", format, "8"));
+  const std::string config =
+      R"({"max_tokens":9,"messages":[{"role":"user","content":"a"}],"output_config":
+          {"format":{"type":"json_schema","schema":{"enum":[7]}},"effort":"low"}})";
+  EXPECT_TRUE(allows(model, "/v1/messages", config, "7"));
+  EXPECT_FALSE(allows(model, "/v1/messages", config, "8"));
 }
 
 TEST(ApiConstraint, FreeTextHasNone) {

@@ -81,6 +81,13 @@ Schema thinking_schema() {
                       {"budget_tokens", refused_schema("a budget of thought is not supported")}})});
 }
 
+Schema output_config_schema() {
+  const Schema format = object_schema(
+      {required("type", constant("json_schema")), required("schema", open_object_schema())});
+  return object_schema(
+      {{"format", format}, {"effort", constant_schema({"low", "medium", "high", "xhigh", "max"})}});
+}
+
 SchemaMembers conversation_members() {
   const Schema user = message_schema("user", {text_block_schema(), tool_result_schema()});
   const Schema assistant = message_schema(
@@ -90,7 +97,9 @@ SchemaMembers conversation_members() {
           {"system", union_schema({string_schema(), array_schema(text_block_schema())})},
           {"tools", anthropic_tools_schema()},
           {"tool_choice", anthropic_tool_choice_schema()},
-          {"thinking", thinking_schema()}};
+          {"thinking", thinking_schema()},
+          {"output_config", output_config_schema()},
+          cache_control_member()};
 }
 
 }  // namespace
@@ -259,6 +268,18 @@ void read_anthropic_tool_choice(const OrderedJson& body, ChatTask& task) {
   task.parallel_calls = !is_true(*choice, "disable_parallel_tool_use");
 }
 
+ApiResult<Unit> read_output_config(const OrderedJson& body, ChatTask& task) {
+  const OrderedJson* config = find(body, "output_config");
+  if (config == nullptr) return Unit{};
+  if (const OrderedJson* format = find(*config, "format")) {
+    task.form = read_response_format(*format, "output_config.format");
+  }
+  const OrderedJson* effort = find(*config, "effort");
+  if (effort == nullptr) return Unit{};
+  return set_reasoning_effort(*task.model, effort->get<std::string>(), "output_config.effort",
+                              task.prompt.variables);
+}
+
 // What the prompt depends on; also of count_tokens.
 ApiResult<ChatTask> read_conversation(const CheckedCall& call) {
   const OrderedJson& body = call.body;
@@ -281,6 +302,7 @@ ApiResult<ChatTask> read_conversation(const CheckedCall& call) {
   task.prompt.tools = QUERN_TRY(read_anthropic_tools(body));
   read_anthropic_tool_choice(body, task);
   QUERN_TRY(read_thinking(body, task));
+  QUERN_TRY(read_output_config(body, task));
   task.prompt.now_unix_s = call.call.created_unix_s;
   return task;
 }
