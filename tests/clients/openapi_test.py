@@ -5,6 +5,7 @@ document forbids may be accepted."""
 import hypothesis
 import pytest
 import schemathesis
+from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (content_type_conformance, negative_data_rejection,
                                                response_schema_conformance,
@@ -12,6 +13,13 @@ from schemathesis.specs.openapi.checks import (content_type_conformance, negativ
 
 CHECKS = [content_type_conformance, negative_data_rejection, response_schema_conformance,
           status_code_conformance]
+WITH_BODY = ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages",
+             "/v1/messages/count_tokens", "/v1/embeddings", "/tokenize", "/detokenize"]
+WITHOUT = ["/v1/models", "/v1/models/{id}"]
+RIGHT, WRONG = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
+SETTINGS = hypothesis.settings(
+    max_examples=40, deadline=None, derandomize=True, database=None,
+    suppress_health_check=list(hypothesis.HealthCheck), phases=[hypothesis.Phase.generate])
 
 
 @pytest.fixture(scope="session")
@@ -19,23 +27,35 @@ def document(server):
     return schemathesis.openapi.from_url(server.url + "/openapi.json")
 
 
-schema = schemathesis.pytest.from_fixture("document")
+def test_every_operation_is_tried(document):
+    assert {result.ok().path for result in document.get_all_operations()} == {
+        *WITH_BODY, *WITHOUT}
 
 
-@schema.parametrize()
-@hypothesis.settings(max_examples=60, deadline=None, derandomize=True,
-                     suppress_health_check=list(hypothesis.HealthCheck))
-def test_answers_are_what_the_document_says(case):
-    if isinstance(case.body, dict):
-        # Answers need not be long to be checked.
-        for field in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
-            if isinstance(case.body.get(field), int) and case.body[field] > 4:
-                case.body[field] = 4
-        for field in ("n", "min_tokens"):
-            if isinstance(case.body.get(field), int) and case.body[field] > 2:
-                case.body.pop(field)
-    response = case.call()
-    checks = CHECKS if case.path == "/v1/embeddings" else [*CHECKS, not_a_server_error]
-    if response.status_code == 501 and case.path == "/v1/embeddings":
-        checks = [content_type_conformance, response_schema_conformance, status_code_conformance]
-    case.validate_response(response, checks=checks)
+def shorten(body):
+    """Answers need not be long to be checked."""
+    if not isinstance(body, dict):
+        return
+    for field in ("max_tokens", "max_completion_tokens", "max_output_tokens", "n"):
+        if type(body.get(field)) is int and body[field] > 4:
+            body[field] = 4
+
+
+@pytest.mark.parametrize("path, mode", [*((path, RIGHT) for path in WITH_BODY + WITHOUT),
+                                        *((path, WRONG) for path in WITH_BODY)])
+def test_answers_are_what_the_document_says(document, path, mode):
+    [operation] = [result.ok() for result in document.get_all_operations()
+                   if result.ok().path == path]
+
+    @SETTINGS
+    @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
+    def calls(case):
+        if mode == RIGHT:
+            shorten(case.body)
+        response = case.call()
+        checks = list(CHECKS)
+        if not (response.status_code == 501 and path == "/v1/embeddings"):
+            checks.append(not_a_server_error)
+        case.validate_response(response, checks=checks)
+
+    calls()
