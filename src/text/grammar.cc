@@ -242,7 +242,7 @@ Result<std::shared_ptr<const Grammar>> GrammarCompiler::json_schema(std::string_
   const OrderedJson parsed = QUERN_TRY(parse_ordered_json(schema, "schema"));
   Expressions out(limits_.expressions);
   JsonExpressions json(out);
-  out.add_rule("text");
+  out.add_rule("");
   out.set_rule(0, QUERN_TRY(schema_expression(parsed, "schema", json, out)));
   return finish(out, "schema");
 }
@@ -250,7 +250,7 @@ Result<std::shared_ptr<const Grammar>> GrammarCompiler::json_schema(std::string_
 Result<std::shared_ptr<const Grammar>> GrammarCompiler::json_object() const {
   Expressions out(limits_.expressions);
   JsonExpressions json(out);
-  out.add_rule("text");
+  out.add_rule("");
   out.set_rule(0, out.call(json.object_rule()));
   return finish(out, "json_object");
 }
@@ -258,7 +258,7 @@ Result<std::shared_ptr<const Grammar>> GrammarCompiler::json_object() const {
 Result<std::shared_ptr<const Grammar>> GrammarCompiler::regex(std::string_view expression) const {
   QUERN_TRY(check_source(expression, "regex"));
   Expressions out(limits_.expressions);
-  out.add_rule("text");
+  out.add_rule("");
   Result<ExpressionId> parsed = regex_expression(expression, {}, out);
   if (!parsed) return Error{parsed.error().code, "regex: " + parsed.error().message};
   out.set_rule(0, *parsed);
@@ -268,7 +268,7 @@ Result<std::shared_ptr<const Grammar>> GrammarCompiler::regex(std::string_view e
 Result<std::shared_ptr<const Grammar>> GrammarCompiler::ebnf(std::string_view grammar) const {
   QUERN_TRY(check_source(grammar, "grammar"));
   Expressions out(limits_.expressions);
-  out.add_rule("text");
+  out.add_rule("");
   Result<ExpressionId> parsed = ebnf_expression(grammar, out);
   if (!parsed) return Error{parsed.error().code, "grammar: " + parsed.error().message};
   out.set_rule(0, *parsed);
@@ -283,7 +283,7 @@ Result<std::shared_ptr<const Grammar>> GrammarCompiler::tool_calls(
   }
   Expressions out(limits_.expressions);
   JsonExpressions json(out);
-  out.add_rule("text");
+  out.add_rule("");
   out.set_rule(0, QUERN_TRY(tool_expression(request, *trie_, json, out)));
   return finish(out, "tools");
 }
@@ -297,7 +297,9 @@ Result<std::shared_ptr<const Grammar>> GrammarCompiler::finish(const Expressions
   Result<GrammarProgram> program =
       GrammarProgram::build(expressions, trie_->single_bytes(), limits_);
   if (!program) {
-    return Error{program.error().code, fmt::format("{}: {}", what, program.error().message)};
+    const std::string& message = program.error().message;
+    const bool placed = message.starts_with(what);
+    return Error{program.error().code, placed ? message : fmt::format("{}: {}", what, message)};
   }
   auto grammar = std::make_shared<const Grammar>(std::move(*program), trie_, limits_.mask_bytes);
   grammar->prepare(limits_.prepare_steps);

@@ -42,6 +42,11 @@ class GrammarProgramBuilder {
   void flatten();
   Result<Unit> find_follow();
   Result<Unit> find_classes();
+  std::vector<std::vector<int32_t>> sources() const;
+  std::vector<int32_t> split_classes(const std::vector<int32_t>& dirty,
+                                     std::vector<int32_t>& classes,
+                                     std::vector<int32_t>& size,
+                                     int32_t& count) const;
   uint64_t signature(int32_t state, const std::vector<int32_t>& classes) const;
 
   size_t rule_count() const { return expressions_.rule_count(); }
@@ -109,7 +114,8 @@ Result<Unit> GrammarProgramBuilder::build_automata() {
     const auto rule = static_cast<RuleId>(r);
     Result<Automaton> built = build_automaton(context, expressions_.rule_body(rule), budget_);
     if (!built) {
-      return invalid(fmt::format("{}: {}", expressions_.rule_name(rule), built.error().message));
+      const std::string& name = expressions_.rule_name(rule);
+      return name.empty() ? built.error() : invalid(name + ": " + built.error().message);
     }
     automata_.push_back(std::move(*built));
   }
@@ -319,41 +325,91 @@ uint64_t GrammarProgramBuilder::signature(int32_t state,
   return hash;
 }
 
-// Moore's partition refinement, stopped at the horizon. Classes are told apart by 64 bits of hash:
-// among 100,000 states two would share one by accident once in 10^9 grammars.
+// The states that lead to each state, by bytes or behind a call.
+std::vector<std::vector<int32_t>> GrammarProgramBuilder::sources() const {
+  std::vector<std::vector<int32_t>> out(program_.state_count());
+  for (int32_t s = 0; s < static_cast<int32_t>(out.size()); ++s) {
+    const auto add = [&](int32_t target) {
+      if (target < 0) return;
+      auto& list = out[static_cast<size_t>(target)];
+      if (list.empty() || list.back() != s) list.push_back(s);
+    };
+    for (const AutomatonEdge& e : program_.edges(s)) add(e.target);
+    for (const GrammarCall& c : program_.calls(s)) add(c.target);
+  }
+  return out;
+}
+
+// Moore's partition refinement, stopped at the horizon; after the first rounds only states before
+// those that changed their class are looked at. Signatures are told apart by 64 bits of hash: among
+// 100,000 states two would share one by accident once in 10^9 grammars.
 Result<Unit> GrammarProgramBuilder::find_classes() {
   const auto states = static_cast<int32_t>(program_.state_count());
+  const std::vector<std::vector<int32_t>> before = sources();
   std::unordered_map<uint64_t, int32_t> index;
-  std::vector<int32_t> classes(program_.state_count());
-  std::vector<int32_t> next(program_.state_count());
-  const auto class_of = [&](uint64_t key) {
-    return index.emplace(key, static_cast<int32_t>(index.size())).first->second;
-  };
+  std::vector<int32_t> classes;
+  std::vector<int32_t> dirty;
   for (int32_t s = 0; s < states; ++s) {
     const uint64_t follow = std::hash<ByteSet>()(program_.follow(s));
-    classes[static_cast<size_t>(s)] = class_of(mix(follow, program_.accepting(s) ? 1 : 2));
+    const uint64_t key = mix(follow, program_.accepting(s) ? 1 : 2);
+    classes.push_back(index.emplace(key, static_cast<int32_t>(index.size())).first->second);
+    dirty.push_back(s);
   }
-  size_t count = index.size();
-  program_.horizon_ = 1;
+  auto count = static_cast<int32_t>(index.size());
+  std::vector<int32_t> size(program_.state_count());  // of each class
+  for (const int32_t c : classes) ++size[static_cast<size_t>(c)];
   for (int round = 1;; ++round) {
-    budget_.steps -= states + static_cast<int64_t>(program_.edges_.size() / 4);
+    budget_.steps -= 4 * static_cast<int64_t>(dirty.size()) + states / 8;
     if (budget_.steps < 0) return out_of_steps();
-    index.clear();
-    for (int32_t s = 0; s < states; ++s)
-      next[static_cast<size_t>(s)] = class_of(signature(s, classes));
-    classes.swap(next);
-    if (index.size() == count) {
-      program_.horizon_ = std::numeric_limits<size_t>::max();
-      break;
+    const std::vector<int32_t> changed = split_classes(dirty, classes, size, count);
+    program_.horizon_ =
+        changed.empty() ? std::numeric_limits<size_t>::max() : static_cast<size_t>(round);
+    if (changed.empty() || round == kMaskHorizonBytes) break;
+    dirty.clear();
+    for (const int32_t s : changed) {
+      const auto& list = before[static_cast<size_t>(s)];
+      dirty.insert(dirty.end(), list.begin(), list.end());
     }
-    count = index.size();
-    program_.horizon_ = static_cast<size_t>(round);
-    if (round == kMaskHorizonBytes) break;
+    std::sort(dirty.begin(), dirty.end());
+    dirty.erase(std::unique(dirty.begin(), dirty.end()), dirty.end());
   }
-  program_.mask_class_count_ = index.size();
+  program_.mask_class_count_ = static_cast<size_t>(count);
   for (int32_t s = 0; s < states; ++s)
     program_.states_[static_cast<size_t>(s)].mask_class = classes[static_cast<size_t>(s)];
   return Unit{};
+}
+
+// Splits the classes of the dirty states by their signatures and returns the states that moved. Of
+// a class the states that are not dirty stay, else those with the signature met first.
+std::vector<int32_t> GrammarProgramBuilder::split_classes(const std::vector<int32_t>& dirty,
+                                                          std::vector<int32_t>& classes,
+                                                          std::vector<int32_t>& size,
+                                                          int32_t& count) const {
+  std::unordered_map<int32_t, int32_t> touched;  // dirty states of each class
+  std::vector<uint64_t> signatures;
+  for (const int32_t s : dirty) {
+    ++touched[classes[static_cast<size_t>(s)]];
+    signatures.push_back(signature(s, classes));
+  }
+  std::unordered_map<uint64_t, int32_t> index;  // signatures hold the class that is split
+  std::unordered_map<int32_t, bool> kept;
+  std::vector<int32_t> changed;
+  for (size_t i = 0; i < dirty.size(); ++i) {
+    int32_t& mine = classes[static_cast<size_t>(dirty[i])];
+    const auto [found, added] = index.emplace(signatures[i], mine);
+    if (added) {
+      const bool all_touched = touched[mine] == size[static_cast<size_t>(mine)];
+      bool& has_kept = kept[mine];
+      if (!all_touched || has_kept) found->second = count++;
+      has_kept = true;
+    }
+    if (found->second != mine) changed.push_back(dirty[i]);
+  }
+  for (size_t i = 0; i < dirty.size(); ++i)
+    classes[static_cast<size_t>(dirty[i])] = index[signatures[i]];
+  std::fill(size.begin(), size.end(), 0);
+  for (const int32_t c : classes) ++size[static_cast<size_t>(c)];
+  return changed;
 }
 
 }  // namespace quern

@@ -25,6 +25,7 @@ constexpr int kMaxMerges = 1000;     // of allOf and of keywords beside $ref and
 constexpr int64_t kBindingCount = 1'000'000;  // no answer is as long: counts above do not bind
 constexpr int32_t kInlineRepeats = 8;  // arrays that may be longer keep their items in a rule
 constexpr size_t kMaxShownPath = 200;
+constexpr int32_t kAnyText = -1;  // in place of an expression: no constraint on a string
 
 constexpr std::array<std::string_view, 6> kTypes = {"object", "array",   "string",
                                                     "number", "boolean", "null"};
@@ -130,6 +131,7 @@ class SchemaCompiler {
                              const OrderedJson& schema,
                              const std::string& path);
   Result<ExpressionId> string(const OrderedJson& schema, const std::string& path);
+  Result<ExpressionId> string_content(const OrderedJson& schema, const std::string& path);
   Result<ExpressionId> integer(const OrderedJson& schema, const std::string& path);
   Result<ExpressionId> number(const OrderedJson& schema, const std::string& path);
   Result<ExpressionId> object(const OrderedJson& schema, const std::string& path);
@@ -155,6 +157,7 @@ class SchemaCompiler {
   Expressions& out_;
   std::deque<OrderedJson> kept_;  // schemas that merging made; their addresses stay
   std::map<std::pair<const OrderedJson*, Part>, RuleId> rules_;
+  std::map<std::string, int32_t> strings_;  // by constraints: their rule, or kAnyText
   std::deque<Pending> pending_;
   int merges_ = 0;
 };
@@ -512,7 +515,28 @@ Result<ExpressionId> SchemaCompiler::pattern(std::string_view text, const std::s
   return *parsed;
 }
 
+// Strings with equal constraints share a rule: long ones have many states.
 Result<ExpressionId> SchemaCompiler::string(const OrderedJson& schema, const std::string& path) {
+  OrderedJson constraints;
+  for (const char* key : {"minLength", "maxLength", "pattern", "format"}) {
+    if (schema.contains(key)) constraints[key] = schema.at(key);
+  }
+  if (constraints.is_null()) return json_.string();
+  const auto [known, added] = strings_.emplace(constraints.dump(), 0);
+  if (added) {
+    const ExpressionId content = QUERN_TRY(string_content(constraints, path));
+    known->second = content;
+    if (content != kAnyText) {
+      known->second = out_.add_rule(path);
+      out_.set_rule(known->second, json_.quoted(content));
+    }
+  }
+  return known->second == kAnyText ? json_.string() : out_.call(known->second);
+}
+
+// What may stand between the quotes, or kAnyText.
+Result<ExpressionId> SchemaCompiler::string_content(const OrderedJson& schema,
+                                                    const std::string& path) {
   std::vector<ExpressionId> parts;
   if (has_any(schema, {"minLength", "maxLength"})) {
     const Counts times = QUERN_TRY(counts(schema, "minLength", "maxLength", path));
@@ -529,10 +553,10 @@ Result<ExpressionId> SchemaCompiler::string(const OrderedJson& schema, const std
     const std::string enforced = format_pattern(found->get_ref<const std::string&>());
     if (!enforced.empty()) parts.push_back(QUERN_TRY(pattern(enforced, path)));
   }
-  if (parts.empty()) return json_.string();
+  if (parts.empty()) return kAnyText;
   ExpressionId all = parts[0];
   for (size_t i = 1; i < parts.size(); ++i) all = out_.both(all, parts[i]);
-  return json_.quoted(all);
+  return all;
 }
 
 Result<std::optional<DecimalBound>> SchemaCompiler::bound(const OrderedJson& schema,

@@ -269,8 +269,8 @@ const Case kCases[] = {
     {"HugeMaximum", R"({"type":"string","maxLength":2147483647})", {R"("abc")"}, {"1"}},
 };
 
-INSTANTIATE_TEST_SUITE_P(All, JsonSchemaKeyword, ::testing::ValuesIn(kCases), [](const auto& info) {
-  return std::string(info.param.name);
+INSTANTIATE_TEST_SUITE_P(All, JsonSchemaKeyword, ::testing::ValuesIn(kCases), [](const auto& test) {
+  return std::string(test.param.name);
 });
 
 TEST(JsonSchema, RefusesWhatItDoesNotSupportByNameAndPlace) {
