@@ -3,7 +3,7 @@
 
 const element = (id) => document.getElementById(id);
 const conversation = element("conversation");
-const turns = [];
+let turns = []; // of this conversation
 let running = null; // the AbortController of the answer that is coming
 
 function show_state(text, is_error) {
@@ -167,6 +167,7 @@ async function send() {
   const text = element("input").value.trim();
   if (!text || running) return;
   element("input").value = "";
+  const conversation_turns = turns; // a new conversation may begin meanwhile
   turns.push({role: "user", content: text});
   add_message("user", text);
   const message = add_message("assistant", "");
@@ -186,9 +187,9 @@ async function send() {
     }
   }
   if (message.textContent) {
-    turns.push({role: "assistant", content: message.textContent});
+    conversation_turns.push({role: "assistant", content: message.textContent});
   } else {
-    turns.pop(); // the question that has no answer
+    conversation_turns.pop(); // the question that has no answer
   }
   running = null;
   element("send").hidden = false;
@@ -208,7 +209,7 @@ element("input").addEventListener("keydown", (event) => {
 element("stop").addEventListener("click", () => running?.abort());
 element("clear").addEventListener("click", () => {
   running?.abort();
-  turns.length = 0;
+  turns = [];
   conversation.replaceChildren();
 });
 element("key").addEventListener("change", load_models);

@@ -29,6 +29,7 @@ Action declare_inspect(CLI::App& app);
 Action declare_logits(CLI::App& app);
 Action declare_pull(CLI::App& app);
 Action declare_quantize(CLI::App& app);
+Action declare_serve(CLI::App& app);
 Action declare_tokenize(CLI::App& app);
 
 }  // namespace quern

@@ -20,6 +20,7 @@ constexpr Command kCommands[] = {
     {"eval", "Perplexity, KL divergence and agreement on a text", declare_eval},
     {"generate", "Complete one prompt", declare_generate},
     {"chat", "Talk with a model in the terminal", declare_chat},
+    {"serve", "Serve models over HTTP, OpenAI-compatible", declare_serve},
     {"bench", "Measure speed beside the machine's limits", declare_bench},
     {"cost", "Cost per token, margin and break-even", declare_cost},
     {"compare", "Quality, speed and cost of several models in one table", declare_compare},

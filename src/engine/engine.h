@@ -28,7 +28,7 @@ struct EngineOptions {
   int64_t max_waiting_tokens = 0;  // prompt tokens of those, unless one waits alone; 0: any number
   int64_t max_prefill_chunk = 0;   // rows that one prompt may take of a step; 0: all
   PrefixCaching prefix_caching = PrefixCaching::kOn;
-  SpeculationOptions speculation;
+  SpeculationOptions speculation = {};
 };
 
 struct EngineStats {

@@ -24,7 +24,7 @@ struct ModelSetup {
   int64_t kv_blocks = 64;
   int64_t max_batch_tokens = 64;
   int64_t max_prefill_chunk = 0;
-  SpeculationOptions speculation;
+  SpeculationOptions speculation = {};
 };
 
 struct Answer {

@@ -310,7 +310,9 @@ TEST(EngineSimulation, KeepsNothingOfTwentyThousandThatLeft) {
       if (back < last) engine.cancel(last - back);
     }
     engine.step(sink);
-    if (last % 64 == 0) ASSERT_TRUE(engine.consistent());
+    if (last % 64 == 0) {
+      ASSERT_TRUE(engine.consistent());
+    }
   }
   for (RequestId id = 1; id <= last; ++id) engine.cancel(id);
   engine.step(sink);  // one step ends them all

@@ -16,8 +16,8 @@ struct SamplingContext {
   const SamplingParams& params;
   std::span<const int32_t> tokens;  // prompt and output so far
   int64_t prompt_tokens = 0;        // the first of them
-  std::span<const int32_t> banned;  // never chosen
-  std::optional<int32_t> top_logprobs;
+  std::span<const int32_t> banned = {};  // never chosen
+  std::optional<int32_t> top_logprobs = {};
   std::span<const LogitBias> bias = {};
   std::span<const uint32_t> allowed = {};  // empty: all; else TokenConstraint's mask
 };

@@ -37,7 +37,8 @@ Result<WeightFootprint> weight_footprint(const ModelSpec& spec,
                                          const Checkpoint& checkpoint,
                                          Precision precision);
 
-// Bytes that a matrix takes when packed, without a backend's padding.
+// Bytes that a matrix takes when packed, without a backend's padding, a zero point for each group
+// counted although a backend may keep one that all groups share only once.
 uint64_t packed_weight_bytes(const WeightInfo& info, Precision precision);
 
 // Cache bytes for one more token of one sequence, all layers, without a backend's padding.

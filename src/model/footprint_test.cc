@@ -68,6 +68,8 @@ TEST(Footprint, KnowsWhatAMatrixTakesPacked) {
   info.bits = 6;
   info.group_size = 16;
   info.offset = GroupOffset::kZeroPoint;
+  EXPECT_EQ(packed_weight_bytes(info, Precision::kFast), 640u * 6 / 8 + 40 * 3);
+  info.bits = 8;
   EXPECT_EQ(packed_weight_bytes(info, Precision::kFast), 640u + 40 * 3);
   EXPECT_EQ(packed_weight_bytes(info, Precision::kBF16), 1280u);
 }

@@ -105,6 +105,8 @@ void EngineThread::run() {
     while (take_inbox()) step();
   } catch (const std::exception& error) {
     fail_all(error.what());
+  } catch (...) {
+    fail_all("the engine failed");
   }
 }
 

@@ -168,6 +168,23 @@ TEST(EngineThread, TellsSinceWhenThereWasNoProgress) {
   EXPECT_LE(held.progress_ns, bench.clock.now_ns());
 }
 
+TEST(EngineThread, EndsEveryRequestWithAnErrorWhenTheEngineBreaks) {
+  Bench bench;
+  bench.model.hold();
+  ASSERT_TRUE(bench.thread->submit(1, requests({5, 5})));
+  bench.model.wait_inside();
+  ASSERT_TRUE(bench.thread->submit(2, requests({5})));
+  bench.model.breaks = true;
+  bench.model.release();
+  bench.wait_for_end(1, 2);
+  bench.wait_for_end(2, 1);
+  EXPECT_THAT(bench.endings(1), testing::Each(FinishReason::kError));
+  EXPECT_THAT(bench.endings(2), testing::Each(FinishReason::kError));
+  EXPECT_TRUE(bench.thread->snapshot().failed);
+  EXPECT_EQ(bench.thread->snapshot().outstanding, 0);
+  EXPECT_FALSE(bench.thread->submit(3, requests({5})));
+}
+
 TEST(EngineThread, EndsWhileRequestsRun) {
   Bench bench;
   ASSERT_TRUE(bench.thread->submit(1, requests({4000})));

@@ -58,7 +58,9 @@ TEST(ModelMetrics, PartTheTimeOfARequest) {
   static constexpr double kBounds[] = {1};
   const Histogram rows(kBounds);
   const std::map<int, int64_t> answers = {{200, 3}};
-  const ModelPage page{.name = "m", .rows_per_step = &rows, .metrics = &metrics};
+  ModelPage page{.name = "m", .rows_per_step = &rows, .metrics = &metrics};
+  page.engine.stats.prefix_queries = 100;
+  page.engine.stats.prefix_hits = 64;
   const std::string text = metrics_page({&page, 1}, {.answers = &answers});
   const std::string labels = "{model_name=\"m\",engine=\"0\"} ";
   EXPECT_THAT(text, HasSubstr("vllm:e2e_request_latency_seconds_sum" + labels + "8\n"));

@@ -69,8 +69,6 @@ void ModelMetrics::finished(const RequestRecord& record) {
   answers_.observe(number(record.answers));
   max_tokens_.observe(number(record.max_tokens));
   if (t.scheduled_ns == 0) return;  // it never ran
-  finished_prompt_tokens_ += usage.prompt_tokens;
-  finished_cached_tokens_ += usage.cached_tokens;
   queue_.observe(seconds(t.submitted_ns, t.scheduled_ns));
   inference_.observe(seconds(t.scheduled_ns, t.finished_ns));
   prompt_tokens_.observe(number(usage.prompt_tokens));
@@ -160,22 +158,28 @@ class MetricsPage {
     each("vllm:num_preemptions_total", "counter", "Requests that lost their blocks for a while.",
          [](const ModelPage& m) { return m.engine.stats.preemptions; });
     each("vllm:prompt_tokens_cached_total", "counter",
-         "Prompt tokens of finished requests that came from the prefix cache.",
-         [](const ModelPage& m) { return m.metrics->finished_cached_tokens_; });
+         "Prompt tokens that came from the prefix cache.",
+         [](const ModelPage& m) { return m.engine.stats.prefix_hits; });
     each("vllm:prefix_cache_queries_total", "counter",
-         "Prompt tokens of finished requests, each counted once.",
-         [](const ModelPage& m) { return m.metrics->finished_prompt_tokens_; });
+         "Prompt tokens looked up, once for each request.",
+         [](const ModelPage& m) { return m.engine.stats.prefix_queries; });
     each("vllm:prefix_cache_hits_total", "counter", "Those found in the prefix cache.",
-         [](const ModelPage& m) { return m.metrics->finished_cached_tokens_; });
+         [](const ModelPage& m) { return m.engine.stats.prefix_hits; });
     const char* source = "vllm:prompt_tokens_by_source_total";
-    text_.family(source, "counter", "Prompt tokens of finished requests by where they came from.");
+    text_.family(source, "counter", "Prompt tokens by where they came from.");
     for (const ModelPage& m : models_) {
-      const int64_t cached = m.metrics->finished_cached_tokens_;
+      const EngineStats& s = m.engine.stats;
       text_.sample(source, labels(m, "source", "local_compute"),
-                   number(m.metrics->finished_prompt_tokens_ - cached));
-      text_.sample(source, labels(m, "source", "local_cache_hit"), number(cached));
+                   number(s.prefix_queries - s.prefix_hits));
+      text_.sample(source, labels(m, "source", "local_cache_hit"), number(s.prefix_hits));
       text_.sample(source, labels(m, "source", "external_kv_transfer"), 0);
     }
+    each("vllm:spec_decode_num_drafts_total", "counter", "Steps of a sequence with guesses.",
+         [](const ModelPage& m) { return m.engine.stats.draft_steps; });
+    each("vllm:spec_decode_num_draft_tokens_total", "counter", "Guesses computed.",
+         [](const ModelPage& m) { return m.engine.stats.draft_tokens; });
+    each("vllm:spec_decode_num_accepted_tokens_total", "counter", "Guesses that were right.",
+         [](const ModelPage& m) { return m.engine.stats.accepted_tokens; });
   }
 
   void write_endings() {

@@ -52,8 +52,6 @@ class ModelMetrics {
   Histogram prompt_tokens_, generation_tokens_, computed_tokens_, answers_, max_tokens_;
   int64_t finished_[8] = {};  // by FinishReason
   int64_t rejections_[kRejections] = {};
-  int64_t finished_prompt_tokens_ = 0;
-  int64_t finished_cached_tokens_ = 0;
 };
 
 // One model's part of the page.

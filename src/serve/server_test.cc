@@ -234,6 +234,16 @@ TEST(Server, ReportsAnEngineThatHangsUntilItGoesOn) {
   EXPECT_EQ(TestClient(server.port()).get("/health").status, 200);
 }
 
+TEST(Server, ReportsAnEngineThatBroke) {
+  TestServer server;
+  server.model.breaks = true;
+  TestClient client(server.port());
+  EXPECT_EQ(client.post("max=2").status, 500);
+  EXPECT_EQ(client.post("max=2").status, 500);
+  EXPECT_EQ(client.get("/health").status, 503);
+  EXPECT_EQ(client.post("other max=2").status, 200);
+}
+
 TEST(Server, IsHealthyHoweverLongItIsIdle) {
   TestServer server;
   server.clock.advance_ms(10'000'000);

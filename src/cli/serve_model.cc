@@ -1,0 +1,143 @@
+#include "cli/serve_model.h"
+
+#include <algorithm>
+#include <ctime>
+#include <fstream>
+
+#include <fmt/format.h>
+
+#include "base/random.h"
+#include "cli/store.h"
+#include "model/footprint.h"
+
+namespace quern {
+namespace {
+
+constexpr int64_t kDefaultContext = 8192;  // cache for more is asked for
+
+Result<int64_t> choose_context(const ServeModelOptions& options, const ModelSpec& spec) {
+  if (options.context == 0) return std::min(kDefaultContext, spec.max_context);
+  if (options.context <= spec.max_context) return options.context;
+  return Error{ErrorCode::kInvalidArgument,
+               fmt::format("--context is {}; the model has at most {} positions", options.context,
+                           spec.max_context)};
+}
+
+// Tells answers of different arithmetic apart.
+std::string fingerprint(const ServingModel& model, const RunOptions& run) {
+  const std::string text = fmt::format(
+      "{} {} {} {} {} {}", QUERN_VERSION, model.session.model->spec().architecture,
+      model.session.report.weight_bytes, run.precision, run.head, kv_dtype_name(kv_dtype(run)));
+  uint64_t hash = 0;
+  for (const char c : text) hash = mix64(hash ^ static_cast<unsigned char>(c));
+  return fmt::format("fp_{:012x}", hash >> 16);
+}
+
+Result<std::optional<ChatTemplate>> read_template(const std::filesystem::path& path,
+                                                  std::string* source) {
+  Result<std::string> text = open_chat_template(path);
+  if (!text && text.error().code == ErrorCode::kNotFound) return std::optional<ChatTemplate>();
+  *source = QUERN_TRY(std::move(text));
+  Result<ChatTemplate> parsed = ChatTemplate::parse(*source);
+  if (!parsed) {
+    return Error{parsed.error().code,
+                 fmt::format("{}: the chat template: {}", path.string(), parsed.error().message)};
+  }
+  return std::optional<ChatTemplate>(std::move(*parsed));
+}
+
+}  // namespace
+
+std::optional<uint64_t> available_memory_bytes() {
+  std::ifstream file("/proc/meminfo");
+  std::string key, unit;
+  uint64_t kib = 0;
+  while (file >> key >> kib >> unit) {
+    if (key == "MemAvailable:") return kib << 10;
+  }
+  return std::nullopt;
+}
+
+Result<ServePlan> plan_model(const std::string& name,
+                             const std::string& id,
+                             const ServeModelOptions& options,
+                             uint64_t available_bytes) {
+  const std::filesystem::path path = QUERN_TRY(resolve_model(name));
+  const auto checkpoint = QUERN_TRY(Checkpoint::open(path));
+  const ModelSpec spec = QUERN_TRY(read_spec(*checkpoint));
+  ServePlan plan{.id = id, .context = QUERN_TRY(choose_context(options, spec))};
+  const MemoryPlan memory =
+      QUERN_TRY(plan_memory(spec, *checkpoint,
+                            {.context = plan.context,
+                             .precision = precision_by_name(options.run.precision),
+                             .kv_dtype = kv_dtype(options.run),
+                             .max_batch_tokens = options.max_batch_tokens}));
+  plan.weights_bytes = memory.weights_bytes;
+  plan.scratch_bytes = memory.scratch_bytes +
+                       static_cast<uint64_t>(logit_rows(options) * spec.vocabulary) * sizeof(float);
+  const uint64_t block_bytes =
+      static_cast<uint64_t>(kKvBlockTokens) * kv_bytes_per_token(spec, kv_dtype(options.run));
+  const int64_t least = kv_blocks_for(1, plan.context);
+  if (options.kv_cache_bytes > 0) {
+    plan.kv_blocks = static_cast<int64_t>(options.kv_cache_bytes / block_bytes);
+  } else {
+    const auto quarter = static_cast<int64_t>(available_bytes / 4 / block_bytes);
+    plan.kv_blocks =
+        std::max(least, std::min(kv_blocks_for(options.max_sequences, plan.context), quarter));
+  }
+  plan.kv_cache_bytes = static_cast<uint64_t>(plan.kv_blocks) * block_bytes;
+  if (plan.kv_blocks < least) {
+    return Error{ErrorCode::kInvalidArgument,
+                 fmt::format("--kv-cache holds {} tokens; one request of {} may have {}: give {} "
+                             "or a smaller --context",
+                             plan.kv_blocks * kKvBlockTokens, id, plan.context,
+                             static_cast<uint64_t>(least) * block_bytes)};
+  }
+  if (plan.total_bytes() > available_bytes) {
+    return Error{ErrorCode::kExhausted,
+                 fmt::format("{} needs {} bytes, {} are available: try a smaller --kv-cache, "
+                             "--context or model",
+                             id, plan.total_bytes(), available_bytes)};
+  }
+  return plan;
+}
+
+Result<std::unique_ptr<ServingModel>> load_serving_model(const std::string& name,
+                                                         const ServePlan& plan,
+                                                         const ServeModelOptions& options,
+                                                         Backend& backend,
+                                                         const Clock& clock,
+                                                         const ConsoleOptions& console) {
+  auto model = std::make_unique<ServingModel>();
+  const LoadOptions load{.precision = precision_by_name(options.run.precision),
+                         .head = head_format(options.run),
+                         .limits = {.max_batch_tokens = options.max_batch_tokens,
+                                    .max_logit_rows = logit_rows(options),
+                                    .kv_blocks = plan.kv_blocks,
+                                    .kv_dtype = kv_dtype(options.run)}};
+  model->session = QUERN_TRY(load_session(name, backend, load, console));
+  const std::filesystem::path& path = model->session.path;
+  model->tokenizer = QUERN_TRY(open_tokenizer(path));
+  ServedModel& served = model->served;
+  served.id = plan.id;
+  served.created_unix_s = std::time(nullptr);
+  served.tokenizer = model->tokenizer.get();
+  model->chat_template = QUERN_TRY(read_template(path, &served.chat_template_source));
+  if (model->chat_template) served.chat_template = &*model->chat_template;
+  set_template_tokens(served);
+  served.eos_ids = stop_tokens(model->session.model->spec(), *model->tokenizer);
+  served.defaults = QUERN_TRY(read_generation_defaults(path));
+  served.fingerprint = fingerprint(*model, options.run);
+  model->engine =
+      std::make_unique<Engine>(*model->session.model, model->tokenizer.get(),
+                               EngineOptions{.max_sequences = options.max_sequences,
+                                             .max_waiting = options.max_queued,
+                                             .speculation = {.max_draft = options.max_draft}},
+                               clock);
+  served.limits = {.vocabulary = model->session.model->spec().vocabulary,
+                   .context_tokens = plan.context,
+                   .cache_tokens = plan.kv_blocks * kKvBlockTokens};
+  return model;
+}
+
+}  // namespace quern

@@ -1,0 +1,72 @@
+// A model made ready to be served: sized, loaded, with its tokenizer, template and engine.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "cli/console.h"
+#include "cli/session.h"
+#include "engine/engine.h"
+#include "serve/served_model.h"
+#include "text/chat_template.h"
+
+namespace quern {
+
+struct ServeModelOptions {
+  RunOptions run;
+  int64_t max_sequences = 32;      // running at once
+  int64_t max_batch_tokens = 512;  // rows of one step
+  int64_t max_queued = 256;
+  int64_t max_draft = 0;        // tokens guessed from the text for each sequence and step
+  int64_t context = 0;          // of one request; 0: the model's, at most 8192
+  uint64_t kv_cache_bytes = 0;  // 0: what the requests could need, at most a quarter of the memory
+};
+
+// What a model will take, decided before it is loaded and never exceeded afterwards.
+struct ServePlan {
+  std::string id;
+  int64_t context = 0;
+  int64_t kv_blocks = 0;
+  uint64_t weights_bytes = 0;
+  uint64_t kv_cache_bytes = 0;
+  uint64_t scratch_bytes = 0;  // activations and logits of one step
+
+  uint64_t total_bytes() const { return weights_bytes + kv_cache_bytes + scratch_bytes; }
+};
+
+// Rows of one step whose logits are wanted.
+inline int64_t logit_rows(const ServeModelOptions& options) {
+  return std::min(options.max_batch_tokens, options.max_sequences * (1 + options.max_draft));
+}
+
+// Plans the model named `name` with `available_bytes` of memory left. Errors: those of opening it;
+// kInvalidArgument for a context beyond the model's or a cache too small for one request;
+// kExhausted when it needs more memory than there is.
+Result<ServePlan> plan_model(const std::string& name,
+                             const std::string& id,
+                             const ServeModelOptions& options,
+                             uint64_t available_bytes);
+
+// All that serving one model takes. Address-stable: its parts refer to one another.
+struct ServingModel {
+  Session session;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::optional<ChatTemplate> chat_template;
+  std::unique_ptr<Engine> engine;
+  ServedModel served;
+};
+
+// Loads what was planned. The backend and the clock outlive it.
+Result<std::unique_ptr<ServingModel>> load_serving_model(const std::string& name,
+                                                         const ServePlan& plan,
+                                                         const ServeModelOptions& options,
+                                                         Backend& backend,
+                                                         const Clock& clock,
+                                                         const ConsoleOptions& console);
+
+// Memory that new allocations can have, from /proc/meminfo; nothing where there is no such file.
+std::optional<uint64_t> available_memory_bytes();
+
+}  // namespace quern
