@@ -14,8 +14,8 @@ namespace quern {
 // What a choice depends on, beside the logits.
 struct SamplingContext {
   const SamplingParams& params;
-  std::span<const int32_t> tokens;  // prompt and output so far
-  int64_t prompt_tokens = 0;        // the first of them
+  std::span<const int32_t> tokens;       // prompt and output so far
+  int64_t prompt_tokens = 0;             // the first of them
   std::span<const int32_t> banned = {};  // never chosen
   std::optional<int32_t> top_logprobs = {};
   std::span<const LogitBias> bias = {};
