@@ -10,7 +10,43 @@ namespace {
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kPage = 4096;
 
+constexpr size_t kAlignment = 64;
+
 }  // namespace
+
+// Counts its buffers and the arena that fills it.
+struct Buffer::Chunk {
+  explicit Chunk(size_t bytes) : memory(bytes) {}
+
+  void release() {
+    if (--owners == 0) delete this;
+  }
+
+  Buffer memory;
+  size_t used = 0;
+  int owners = 1;
+};
+
+Buffer HugePageArena::allocate(size_t bytes) {
+  if (bytes == 0 || bytes > chunk_bytes_ / 4) return Buffer(bytes);
+  const size_t size = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  if (chunk_ == nullptr || chunk_->memory.bytes() - chunk_->used < size) {
+    retire();
+    chunk_ = new Buffer::Chunk(chunk_bytes_);
+  }
+  Buffer buffer;
+  buffer.data_ = chunk_->memory.data() + chunk_->used;
+  buffer.bytes_ = bytes;
+  buffer.chunk_ = chunk_;
+  chunk_->used += size;
+  ++chunk_->owners;
+  return buffer;
+}
+
+void HugePageArena::retire() {
+  if (chunk_ != nullptr) chunk_->release();
+  chunk_ = nullptr;
+}
 
 Buffer::Buffer(size_t bytes) : bytes_(bytes) {
   if (bytes == 0) return;
@@ -34,7 +70,11 @@ Buffer::Buffer(size_t bytes) : bytes_(bytes) {
 }
 
 Buffer::~Buffer() {
-  if (data_ != nullptr) ::munmap(data_, mapped_bytes_);
+  if (chunk_ != nullptr) {
+    chunk_->release();
+  } else if (data_ != nullptr) {
+    ::munmap(data_, mapped_bytes_);
+  }
 }
 
 }  // namespace quern

@@ -12,7 +12,7 @@ CpuBackend::CpuBackend(int threads, Isa isa)
 std::unique_ptr<PackedWeight> CpuBackend::pack(std::span<const Weight* const> parts,
                                                std::span<const float> bias,
                                                Precision precision) {
-  return pack_weight(pool_, parts, bias, precision);
+  return pack_weight(pool_, parts, bias, precision, arena_);
 }
 
 void CpuBackend::embed(Tensor out, const PackedWeight& table, std::span<const int32_t> tokens) {

@@ -52,6 +52,7 @@ class CpuBackend final : public Backend {
   ThreadPool pool_;
   Isa isa_;
   std::string name_;
+  HugePageArena arena_;
   LinearScratch linear_scratch_;
   AttentionScratch attention_scratch_;
   RopeTables rope_tables_;

@@ -154,6 +154,7 @@ FloatMatrix product(const Variant& variant,
 TEST_P(LinearTilesCases, EqualTheReferenceBitForBit) {
   const LinearCase& shape = GetParam();
   ThreadPool pool(2);
+  HugePageArena arena;
   for (const int bits : {8, 7}) {
     if (bits != 8 && shape.format != WeightFormat::kInt8) continue;
     const Weight weight = random_weight(shape, kSeed, bits);
@@ -162,7 +163,7 @@ TEST_P(LinearTilesCases, EqualTheReferenceBitForBit) {
     const std::span<const float> bias_span(bias.data(), static_cast<size_t>(shape.rows));
     const FloatMatrix x = random_matrix(kTokenCounts.back(), shape.columns, kSeed + 6);
     const FloatMatrix expected = reference(parts, bias_span, x);
-    const auto packed = pack_weight(pool, parts, bias_span, Precision::kFast);
+    const auto packed = pack_weight(pool, parts, bias_span, Precision::kFast, arena);
     for (const Variant& variant : variants()) {
       for (const int64_t tokens : kTokenCounts) {
         const FloatMatrix got = product(variant, pool, *packed, first_rows(x, tokens));
@@ -232,7 +233,8 @@ TEST_F(LinearTiles, EqualTheReferenceOnRandomLayers) {
     for (const Weight& weight : layer.weights) parts.push_back(&weight);
     const FloatMatrix expected = reference(parts, layer.bias_span(), layer.x);
     ThreadPool pool(1 + static_cast<int>(seed % 3));
-    const auto packed = pack_weight(pool, parts, layer.bias_span(), Precision::kFast);
+    HugePageArena arena;
+    const auto packed = pack_weight(pool, parts, layer.bias_span(), Precision::kFast, arena);
     for (const Variant& variant : variants()) {
       ASSERT_EQ(first_difference(product(variant, pool, *packed, layer.x), expected), -1)
           << "seed " << seed << " " << variant.name << ": " << layer.text;
@@ -249,7 +251,8 @@ TEST_F(LinearTiles, EqualTheReferenceInPartsAndSlices) {
   const FloatMatrix x = random_matrix(270, 8448, 5);
   const FloatMatrix expected = reference(parts, {}, x);
   ThreadPool pool(3);
-  const auto packed = pack_weight(pool, parts, {}, Precision::kFast);
+  HugePageArena arena;
+  const auto packed = pack_weight(pool, parts, {}, Precision::kFast, arena);
   for (const Variant& variant : variants()) {
     if (variant.name == "plain") continue;
     EXPECT_EQ(first_difference(product(variant, pool, *packed, x), expected), -1) << variant.name;
@@ -261,7 +264,8 @@ TEST_F(LinearTiles, ARowDoesNotDependOnTheBatch) {
   const Weight weight = random_weight(shape, kSeed);
   const FloatMatrix x = random_matrix(90, 256, 2);
   ThreadPool pool(2);
-  const auto packed = pack_weight(pool, Parts{&weight}, {}, Precision::kFast);
+  HugePageArena arena;
+  const auto packed = pack_weight(pool, Parts{&weight}, {}, Precision::kFast, arena);
   for (const Variant& variant : variants()) {
     const FloatMatrix all = product(variant, pool, *packed, x);
     for (const int64_t tokens : {1, 7, 8, 15, 64, 65}) {
@@ -284,7 +288,8 @@ TEST_F(LinearTiles, SurviveTheLargestSums) {
       std::fill_n(x.data(), 9 * 4096, sign);
       const FloatMatrix expected = reference({&weight}, {}, x);
       ThreadPool pool(1);
-      const auto packed = pack_weight(pool, Parts{&weight}, {}, Precision::kFast);
+      HugePageArena arena;
+      const auto packed = pack_weight(pool, Parts{&weight}, {}, Precision::kFast, arena);
       for (const Variant& variant : variants()) {
         EXPECT_EQ(first_difference(product(variant, pool, *packed, x), expected), -1)
             << variant.name << " zero " << zero;
@@ -297,7 +302,8 @@ TEST_F(LinearTiles, GiveTheirRegistersUp) {
   const LinearCase shape{"", 16, 64, WeightFormat::kInt4, 64};
   const Weight weight = random_weight(shape, 1);
   ThreadPool pool(1);
-  const auto packed = pack_weight(pool, Parts{&weight}, {}, Precision::kFast);
+  HugePageArena arena;
+  const auto packed = pack_weight(pool, Parts{&weight}, {}, Precision::kFast, arena);
   for (const Variant& variant : variants()) {
     product(variant, pool, *packed, random_matrix(8, 64, 2));
     EXPECT_FALSE(EmulatedTiles::here().configured()) << variant.name;
@@ -310,7 +316,8 @@ TEST_F(LinearTiles, RunAsCompiledForAmxWhereTheMachineHasNone) {
   const LinearCase shape{"", 64, 128, WeightFormat::kInt4, 128};
   const Weight weight = random_weight(shape, 1);
   ThreadPool pool(1);
-  const auto packed = pack_weight(pool, Parts{&weight}, {}, Precision::kFast);
+  HugePageArena arena;
+  const auto packed = pack_weight(pool, Parts{&weight}, {}, Precision::kFast, arena);
   const int64_t before = TileTrap::count();
   product(variants().back(), pool, *packed, random_matrix(32, 128, 2));
   // Four jobs of one panel. Each configures and releases; its one step zeroes and stores the sums

@@ -133,7 +133,10 @@ WeightFormat grouped_format(int bits) {
   return bits <= 6 ? WeightFormat::kInt6 : WeightFormat::kInt8;
 }
 
-std::string pack_grouped(ThreadPool& pool, const GroupedWeight& weight, Segment& segment) {
+std::string pack_grouped(ThreadPool& pool,
+                         HugePageArena& arena,
+                         const GroupedWeight& weight,
+                         Segment& segment) {
   QUERN_CHECK(weight.group_size == 16 || weight.group_size % 32 == 0);
   QUERN_CHECK(weight.group_size > 0 && weight.group_size <= kMaxGroup);
   QUERN_CHECK(weight.columns % weight.group_size == 0);
@@ -142,8 +145,9 @@ std::string pack_grouped(ThreadPool& pool, const GroupedWeight& weight, Segment&
   segment.scale_unit = scales.unit();
   segment.minimum_unit = minima.unit();
   measure_range(weight, segment);
-  segment.codes = Buffer(static_cast<size_t>(segment.panels()) * segment.panel_bytes());
-  segment.scales = Buffer(static_cast<size_t>(segment.panels()) * segment.panel_scale_bytes());
+  segment.codes = arena.allocate(static_cast<size_t>(segment.panels()) * segment.panel_bytes());
+  segment.scales =
+      arena.allocate(static_cast<size_t>(segment.panels()) * segment.panel_scale_bytes());
   pool.for_each_chunk(weight.rows, kPanelRows, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       pack_codes_row(weight, row, segment);
@@ -153,8 +157,11 @@ std::string pack_grouped(ThreadPool& pool, const GroupedWeight& weight, Segment&
   return rounding_note(std::max(scales.largest_error, minima.largest_error));
 }
 
-std::string pack_dense(ThreadPool& pool, const Weight& weight, Segment& segment) {
-  segment.codes = Buffer(static_cast<size_t>(segment.panels()) * segment.panel_bytes());
+std::string pack_dense(ThreadPool& pool,
+                       HugePageArena& arena,
+                       const Weight& weight,
+                       Segment& segment) {
+  segment.codes = arena.allocate(static_cast<size_t>(segment.panels()) * segment.panel_bytes());
   std::vector<std::vector<float>> scratch(static_cast<size_t>(pool.size()));
   std::vector<uint8_t> rounded(static_cast<size_t>(pool.size()));
   pool.for_each_chunk(segment.rows, kPanelRows, [&](int64_t begin, int64_t end, int worker) {
@@ -256,7 +263,8 @@ const float* CpuWeight::bias(const Segment& segment, int64_t panel) const {
 std::unique_ptr<CpuWeight> pack_weight(ThreadPool& pool,
                                        std::span<const Weight* const> parts,
                                        std::span<const float> bias,
-                                       Precision precision) {
+                                       Precision precision,
+                                       HugePageArena& arena) {
   QUERN_CHECK(!parts.empty());
   auto packed = std::make_unique<CpuWeight>();
   packed->columns_ = weight_columns(*parts[0]);
@@ -271,10 +279,10 @@ std::unique_ptr<CpuWeight> pack_weight(ThreadPool& pool,
     if (grouped != nullptr && precision == Precision::kFast) {
       segment.format = grouped_format(grouped->bits);
       segment.group_size = grouped->group_size;
-      note = pack_grouped(pool, *grouped, segment);
+      note = pack_grouped(pool, arena, *grouped, segment);
     } else {
       segment.format = dense_format(*part, precision);
-      note = pack_dense(pool, *part, segment);
+      note = pack_dense(pool, arena, *part, segment);
     }
     if (packed->note_.empty()) packed->note_ = note;
     packed->rows_ += segment.rows;

@@ -99,7 +99,8 @@ class CpuWeight final : public PackedWeight {
   friend std::unique_ptr<CpuWeight> pack_weight(ThreadPool& pool,
                                                 std::span<const Weight* const> parts,
                                                 std::span<const float> bias,
-                                                Precision precision);
+                                                Precision precision,
+                                                HugePageArena& arena);
 
   std::vector<Segment> segments_;
   std::vector<float> bias_;
@@ -109,11 +110,12 @@ class CpuWeight final : public PackedWeight {
   std::string note_;
 };
 
-// Contract: Backend::pack().
+// Contract: Backend::pack(). The memory comes from `arena`.
 std::unique_ptr<CpuWeight> pack_weight(ThreadPool& pool,
                                        std::span<const Weight* const> parts,
                                        std::span<const float> bias,
-                                       Precision precision);
+                                       Precision precision,
+                                       HugePageArena& arena);
 
 // Contract: Backend::embed().
 void embed_rows(ThreadPool& pool,
