@@ -3,7 +3,8 @@
 
 Needs torch, transformers, safetensors and gguf. Every folder holds what a user's would (config.json,
 model.safetensors or shards, some a model.gguf of the same numbers) and expected.safetensors: "tokens"
-and "logits", float32, of every position. Random numbers come from a seed: running it again changes
+and "logits", float32, of every position, and "hidden_mean" and "hidden_last" of the hidden states
+behind the final norm. Random numbers come from a seed: running it again changes
 nothing. Quantised checkpoints are packed here, by the formats' definitions, not by a quantiser; their
 logits are those of the widened weights.
 """
@@ -74,7 +75,9 @@ def randomise(model, generator):
 def write_expected(folder, model, tokens):
     with torch.no_grad():
         logits = model(tokens[None]).logits[0]
-    save_file({"tokens": tokens.to(torch.int32), "logits": logits.float().contiguous()},
+        hidden = model.model(tokens[None]).last_hidden_state[0].float()
+    save_file({"tokens": tokens.to(torch.int32), "logits": logits.float().contiguous(),
+               "hidden_mean": hidden.mean(0), "hidden_last": hidden[-1].contiguous()},
               folder / "expected.safetensors")
 
 

@@ -74,6 +74,24 @@ TEST_P(GoldenLogits, AreTheSameBitsInAnyChunks) {
   }
 }
 
+TEST_P(GoldenLogits, ComeFromHiddenStatesThatAgreeToo) {
+  const auto model = test::load(path_, *backend_);
+  for (const int64_t chunk : {7, 64}) {
+    const FloatMatrix hidden = test::hidden_in_chunks(*model, expected_.tokens, chunk);
+    FloatMatrix mean(1, hidden.columns());
+    FloatMatrix last(1, hidden.columns());
+    for (int64_t c = 0; c < hidden.columns(); ++c) {
+      double sum = 0;
+      for (int64_t row = 0; row < hidden.rows(); ++row)
+        sum += static_cast<double>(hidden.row(row)[c]);
+      mean.data()[c] = static_cast<float>(sum / static_cast<double>(hidden.rows()));
+      last.data()[c] = hidden.row(hidden.rows() - 1)[c];
+    }
+    EXPECT_LE(test::relative_error(mean, expected_.hidden_mean), kMaxRelativeError);
+    EXPECT_LE(test::relative_error(last, expected_.hidden_last), kMaxRelativeError);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Families,
                          GoldenLogits,
                          testing::Combine(testing::ValuesIn(kGoldens),

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <optional>
 
@@ -32,6 +33,21 @@ Tensor compact_rows(Tensor x, std::span<const int32_t> wanted) {
     if (wanted[i] != to) std::memcpy(x.f32_row(to), x.f32_row(wanted[i]), row_bytes);
   }
   return x.slice_rows(0, static_cast<int64_t>(wanted.size()));
+}
+
+// Ascending rows, some in both.
+void merge_rows(std::span<const int32_t> a, std::span<const int32_t> b, std::vector<int32_t>& out) {
+  out.clear();
+  std::set_union(a.begin(), a.end(), b.begin(), b.end(), std::back_inserter(out));
+}
+
+// Rows of the batch become places among `kept`, which holds them all; in place.
+void find_places(std::span<const int32_t> kept, std::vector<int32_t>& rows) {
+  size_t place = 0;
+  for (int32_t& row : rows) {
+    while (kept[place] != row) ++place;
+    row = static_cast<int32_t>(place);
+  }
 }
 
 // One buffer for each attention block, none for the others.
@@ -90,7 +106,10 @@ class LoadedModel final : public Model {
         kv_(spec_, backend, limits),
         scratch_(spec_, limits.max_batch_tokens),
         residual_(limits.max_batch_tokens, spec_.hidden),
-        last_attention_(last_attention(spec_)) {}
+        last_attention_(last_attention(spec_)) {
+    kept_.reserve(static_cast<size_t>(limits.max_batch_tokens));
+    places_.reserve(static_cast<size_t>(limits.max_batch_tokens));
+  }
 
   const ModelSpec& spec() const override { return spec_; }
 
@@ -98,6 +117,7 @@ class LoadedModel final : public Model {
 
   void forward(const Batch& batch, Tensor logits) override {
     check(batch, logits);
+    merge_rows(batch.logit_rows, batch.hidden_rows, kept_);
     const Step step{batch.positions, batch.sequences};
     const auto rows = static_cast<int64_t>(batch.tokens.size());
     Tensor x = residual_.tensor().slice_rows(0, rows);
@@ -108,9 +128,9 @@ class LoadedModel final : public Model {
       Tensor y = run_mixer(spec_.blocks[i], weights_.blocks[i], backend_, kv_.layer(i), step, h,
                            scratch_, nullptr);
       if (i == last_attention_) {
-        if (batch.logit_rows.empty()) return;
-        x = compact_rows(x, batch.logit_rows);
-        y = compact_rows(y, batch.logit_rows);
+        if (kept_.empty()) return;
+        x = compact_rows(x, kept_);
+        y = compact_rows(y, kept_);
         h = h.slice_rows(0, x.rows());
       }
       const bool last = i + 1 == spec_.blocks.size();
@@ -118,6 +138,9 @@ class LoadedModel final : public Model {
       backend_.add_rms_norm(h, x, y, last ? weights_.final_norm : weights_.blocks[i + 1].norm,
                             norm.eps);
     }
+    write_hidden(batch, h);
+    if (batch.logit_rows.empty()) return;
+    h = compact_rows(h, places(batch.logit_rows));
     backend_.linear(logits, h, spec_.tied_head() ? *weights_.embedding : *weights_.head);
   }
 
@@ -129,20 +152,43 @@ class LoadedModel final : public Model {
   }
 
  private:
+  // Where rows of the batch lie among those that were kept.
+  std::span<const int32_t> places(std::span<const int32_t> rows) {
+    places_.assign(rows.begin(), rows.end());
+    find_places(kept_, places_);
+    return places_;
+  }
+
+  void write_hidden(const Batch& batch, const Tensor& h) {
+    const size_t row_bytes = static_cast<size_t>(spec_.hidden) * sizeof(float);
+    const std::span<const int32_t> from = places(batch.hidden_rows);
+    for (size_t i = 0; i < from.size(); ++i) {
+      std::memcpy(batch.hidden.f32_row(static_cast<int64_t>(i)), h.f32_row(from[i]), row_bytes);
+    }
+  }
+
   void check(const Batch& batch, const Tensor& logits) const {
     const auto rows = static_cast<int64_t>(batch.tokens.size());
     QUERN_CHECK(rows > 0 && rows <= limits_.max_batch_tokens);
     QUERN_CHECK(batch.positions.size() == batch.tokens.size());
     QUERN_CHECK(static_cast<int64_t>(batch.logit_rows.size()) <= limits_.max_logit_rows);
     for (const int32_t token : batch.tokens) QUERN_CHECK(token >= 0 && token < spec_.vocabulary);
+    check_rows(batch.logit_rows, rows, logits, spec_.vocabulary);
+    check_rows(batch.hidden_rows, rows, batch.hidden, spec_.hidden);
+  }
+
+  static void check_rows(std::span<const int32_t> wanted,
+                         int64_t rows,
+                         const Tensor& out,
+                         int64_t columns) {
     int64_t previous = -1;
-    for (const int32_t row : batch.logit_rows) {
+    for (const int32_t row : wanted) {
       QUERN_CHECK(row > previous && row < rows);
       previous = row;
     }
-    if (batch.logit_rows.empty()) return;
-    QUERN_CHECK(logits.rows() == static_cast<int64_t>(batch.logit_rows.size()));
-    QUERN_CHECK(logits.rank == 2 && logits.shape[1] == spec_.vocabulary);
+    if (wanted.empty()) return;
+    QUERN_CHECK(out.rows() == static_cast<int64_t>(wanted.size()));
+    QUERN_CHECK(out.rank == 2 && out.shape[1] == columns);
   }
 
   ModelSpec spec_;
@@ -153,6 +199,8 @@ class LoadedModel final : public Model {
   BlockScratch scratch_;
   FloatMatrix residual_;  // [max_batch_tokens, hidden]
   size_t last_attention_;
+  std::vector<int32_t> kept_;  // of one step, reused: the rows whose results are wanted
+  std::vector<int32_t> places_;
 };
 
 // Counts what packing rounded, by the stored format.

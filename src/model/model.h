@@ -1,4 +1,5 @@
-// A model that runs: takes a batch of tokens of several sequences, answers with logits.
+// A model that runs: takes a batch of tokens of several sequences, answers with logits and hidden
+// states.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +21,11 @@ struct Batch {
   std::span<const int32_t> positions;  // [rows]
   std::span<const SequenceSpan> sequences;
   std::span<const int32_t> logit_rows;  // the rows whose logits are wanted, ascending
+
+  // The rows whose hidden states behind the final norm are wanted, ascending, and where they go:
+  // [hidden_rows, spec().hidden], float32.
+  std::span<const int32_t> hidden_rows = {};
+  Tensor hidden = {};
 };
 
 // What memory a model needs beside its weights.
@@ -42,7 +48,7 @@ class Model {
   virtual const ModelLimits& limits() const = 0;
 
   // Runs the batch: reads and extends the key-value cache, writes logits: [logit_rows, vocabulary],
-  // float32. Requires a batch within limits(). Owner thread only.
+  // float32, and batch.hidden. Requires a batch within limits(). Owner thread only.
   virtual void forward(const Batch& batch, Tensor logits) = 0;
 };
 

@@ -112,6 +112,38 @@ TEST(Forward, AnswersForTheWantedRowsAlone) {
   }
 }
 
+TEST(Forward, GivesLogitsAndHiddenStatesOfDifferentRowsTogether) {
+  const auto backend = test::backend("cpu");
+  const auto model = test::load(kGoldenPath, *backend);
+  const test::Expected expected = test::read_expected(kGoldenPath / "expected.safetensors");
+  const FloatMatrix all_logits = test::run_in_chunks(*model, expected.tokens, 64);
+  const FloatMatrix all_hidden = test::hidden_in_chunks(*model, expected.tokens, 64);
+  std::vector<int32_t> positions(expected.tokens.size());
+  for (size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<int32_t>(i);
+  const std::vector<int32_t> blocks{5, 2};
+  const SequenceSpan sequence{0, static_cast<int64_t>(positions.size()), 0, blocks};
+  const std::vector<int32_t> logit_rows{3, 17, 39};
+  const std::vector<int32_t> hidden_rows{0, 17, 18};
+  FloatMatrix logits(3, all_logits.columns());
+  FloatMatrix hidden(3, all_hidden.columns());
+  model->forward({.tokens = expected.tokens,
+                  .positions = positions,
+                  .sequences = {&sequence, 1},
+                  .logit_rows = logit_rows,
+                  .hidden_rows = hidden_rows,
+                  .hidden = hidden.tensor()},
+                 logits.tensor());
+  const auto same_row = [](const FloatMatrix& a, int64_t row, const FloatMatrix& b, int64_t other) {
+    const size_t bytes = static_cast<size_t>(a.columns()) * sizeof(float);
+    return std::memcmp(a.row(row), b.row(other), bytes) == 0;
+  };
+  for (int64_t i = 0; i < 3; ++i) {
+    const auto index = static_cast<size_t>(i);
+    EXPECT_TRUE(same_row(logits, i, all_logits, logit_rows[index])) << i;
+    EXPECT_TRUE(same_row(hidden, i, all_hidden, hidden_rows[index])) << i;
+  }
+}
+
 // Feeds `count` tokens from `begin` of one sequence, without logits.
 void prefill(Model& model, std::span<const int32_t> tokens, std::span<const int32_t> blocks) {
   std::vector<int32_t> positions(tokens.size());

@@ -18,10 +18,12 @@ namespace quern::test {
 
 std::filesystem::path golden(std::string_view name);
 
-// What transformers answered: logits [tokens, vocabulary].
+// What transformers answered.
 struct Expected {
   std::vector<int32_t> tokens;
-  FloatMatrix logits;
+  FloatMatrix logits;       // [tokens, vocabulary]
+  FloatMatrix hidden_mean;  // [1, hidden]: of all tokens, behind the final norm
+  FloatMatrix hidden_last;  // [1, hidden]: of the last one
 };
 Expected read_expected(const std::filesystem::path& path);
 
@@ -74,5 +76,8 @@ std::unique_ptr<Model> load(const std::filesystem::path& path,
 // Logits of every position, the sequence fed in steps of `chunk` tokens. Blocks of the cache are
 // used in descending order, from `first_block`.
 FloatMatrix run_in_chunks(Model& model, std::span<const int32_t> tokens, int64_t chunk);
+
+// Likewise their hidden states: [tokens, hidden].
+FloatMatrix hidden_in_chunks(Model& model, std::span<const int32_t> tokens, int64_t chunk);
 
 }  // namespace quern::test

@@ -20,6 +20,41 @@ constexpr int64_t kMaxTokens = 256;
 
 int64_t blocks_for(int64_t tokens) { return (tokens + kKvBlockTokens - 1) / kKvBlockTokens; }
 
+// A vector is a matrix of one row.
+FloatMatrix read_matrix(const SafetensorsFile& file, std::string_view name) {
+  const SafetensorsEntry* entry = file.find(name);
+  if (entry == nullptr) {
+    ADD_FAILURE() << "no " << name;
+    return {};
+  }
+  const std::vector<int64_t>& shape = entry->shape;
+  FloatMatrix matrix(shape.size() == 1 ? 1 : shape[0], shape.back());
+  std::memcpy(matrix.data(), entry->bytes.data(), entry->bytes.size());
+  return matrix;
+}
+
+// Calls `add` with each step of a sequence, all of its rows, and the first row's position. Blocks
+// are used in descending order.
+using AddStep =
+    FunctionRef<void(const Batch& step, std::span<const int32_t> wanted, int64_t begin)>;
+
+void feed_in_chunks(std::span<const int32_t> tokens, int64_t chunk, AddStep add) {
+  const auto count = static_cast<int64_t>(tokens.size());
+  std::vector<int32_t> blocks;
+  for (int64_t i = blocks_for(count); i-- > 0;) blocks.push_back(static_cast<int32_t>(i));
+  for (int64_t begin = 0; begin < count; begin += chunk) {
+    const int64_t rows = std::min(chunk, count - begin);
+    std::vector<int32_t> positions, wanted;
+    for (int64_t i = 0; i < rows; ++i) {
+      positions.push_back(static_cast<int32_t>(begin + i));
+      wanted.push_back(static_cast<int32_t>(i));
+    }
+    const SequenceSpan sequence{0, rows, begin, blocks};
+    const auto step = tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(rows));
+    add({step, positions, {&sequence, 1}, {}}, wanted, begin);
+  }
+}
+
 }  // namespace
 
 std::filesystem::path golden(std::string_view name) {
@@ -32,9 +67,9 @@ Expected read_expected(const std::filesystem::path& path) {
   Expected expected;
   const std::vector<int64_t> tokens = read_integers(*file->find("tokens")).value();
   expected.tokens.assign(tokens.begin(), tokens.end());
-  const SafetensorsEntry* logits = file->find("logits");
-  expected.logits = FloatMatrix(logits->shape[0], logits->shape[1]);
-  std::memcpy(expected.logits.data(), logits->bytes.data(), logits->bytes.size());
+  expected.logits = read_matrix(*file, "logits");
+  expected.hidden_mean = read_matrix(*file, "hidden_mean");
+  expected.hidden_last = read_matrix(*file, "hidden_last");
   return expected;
 }
 
@@ -119,23 +154,22 @@ std::unique_ptr<Model> load(const std::filesystem::path& path,
 }
 
 FloatMatrix run_in_chunks(Model& model, std::span<const int32_t> tokens, int64_t chunk) {
-  const auto count = static_cast<int64_t>(tokens.size());
-  FloatMatrix logits(count, model.spec().vocabulary);
-  std::vector<int32_t> blocks;
-  for (int64_t i = blocks_for(count); i-- > 0;) blocks.push_back(static_cast<int32_t>(i));
-  for (int64_t begin = 0; begin < count; begin += chunk) {
-    const int64_t rows = std::min(chunk, count - begin);
-    std::vector<int32_t> positions, wanted;
-    for (int64_t i = 0; i < rows; ++i) {
-      positions.push_back(static_cast<int32_t>(begin + i));
-      wanted.push_back(static_cast<int32_t>(i));
-    }
-    const SequenceSpan sequence{0, rows, begin, blocks};
-    const auto step = tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(rows));
-    model.forward({step, positions, {&sequence, 1}, wanted},
-                  logits.tensor().slice_rows(begin, rows));
-  }
+  FloatMatrix logits(static_cast<int64_t>(tokens.size()), model.spec().vocabulary);
+  feed_in_chunks(tokens, chunk, [&](Batch step, std::span<const int32_t> wanted, int64_t begin) {
+    step.logit_rows = wanted;
+    model.forward(step, logits.tensor().slice_rows(begin, std::ssize(wanted)));
+  });
   return logits;
+}
+
+FloatMatrix hidden_in_chunks(Model& model, std::span<const int32_t> tokens, int64_t chunk) {
+  FloatMatrix hidden(static_cast<int64_t>(tokens.size()), model.spec().hidden);
+  feed_in_chunks(tokens, chunk, [&](Batch step, std::span<const int32_t> wanted, int64_t begin) {
+    step.hidden_rows = wanted;
+    step.hidden = hidden.tensor().slice_rows(begin, std::ssize(wanted));
+    model.forward(step, Tensor());
+  });
+  return hidden;
 }
 
 }  // namespace quern::test
