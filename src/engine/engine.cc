@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <cmath>
 #include <exception>
 #include <utility>
 
@@ -41,6 +42,11 @@ std::vector<int32_t> end_tokens(const ModelSpec& spec, const Tokenizer* tokenize
   return tokens;
 }
 
+// The last `count` of `rows` rows.
+void add_last_rows(int64_t count, int64_t rows, std::vector<int32_t>& out) {
+  for (int64_t i = count; i > 0; --i) out.push_back(static_cast<int32_t>(rows - i));
+}
+
 std::string not_finite(int64_t position) {
   return fmt::format("the model's logits at position {} are not finite", position);
 }
@@ -73,12 +79,14 @@ Engine::Engine(Model& model,
                   .prefill_chunk = options_.max_prefill_chunk}),
       sampler_(model.spec().vocabulary),
       allowed_(static_cast<size_t>((model.spec().vocabulary + 31) / 32)),
-      logits_(model.limits().max_logit_rows, model.spec().vocabulary) {
+      logits_(model.limits().max_logit_rows, model.spec().vocabulary),
+      hidden_(options_.max_batch_tokens, model.spec().hidden) {
   const auto rows = static_cast<size_t>(options_.max_batch_tokens);
   const auto sequences = static_cast<size_t>(options_.max_sequences);
   tokens_.reserve(rows);
   positions_.reserve(rows);
   logit_rows_.reserve(static_cast<size_t>(logits_.rows()));
+  hidden_rows_.reserve(rows);
   spans_.reserve(sequences);
   failures_.resize(sequences);
   banned_.reserve(eos_tokens_.size() + kMaxStopTokens);
@@ -92,7 +100,11 @@ Result<RequestId> Engine::submit(Request request) {
   }
   auto sequence = std::make_unique<Sequence>(last_id_ + 1, std::move(request), blocks_, tokenizer_);
   sequence->timing.submitted_ns = clock_.now_ns();
-  sequence->draft.reserve(static_cast<size_t>(options_.speculation.max_draft));
+  if (sequence->request.embedding) {
+    sequence->pooled.resize(static_cast<size_t>(model_.spec().hidden));
+  } else {
+    sequence->draft.reserve(static_cast<size_t>(options_.speculation.max_draft));
+  }
   sequence->acceptance = acceptance_;
   QUERN_TRY(scheduler_.add(std::move(sequence)));
   ++counters_.accepted;
@@ -152,7 +164,7 @@ void Engine::guess(std::span<ScheduledChunk> chunks) {
   for (ScheduledChunk& chunk : chunks) {
     Sequence& sequence = *chunk.sequence;
     sequence.draft.clear();
-    if (!may_pay || sequence.request.constraint) continue;
+    if (!may_pay || sequence.request.constraint || sequence.request.embedding) continue;
     // The last token of an answer is never computed.
     const int64_t left = sequence.request.max_tokens - sequence.output_tokens() - 1;
     guess_from_text(sequence.tokens, options, std::min(options.max_draft, left), sequence.draft);
@@ -167,7 +179,7 @@ void Engine::run(std::span<ScheduledChunk> chunks) {
   count(chunks, start_ns);
   for (size_t i = 0; i < chunks.size(); ++i) failures_[i].clear();
   try {
-    forward(chunks, 0);
+    forward(chunks, {});
   } catch (const std::exception&) {
     run_one_by_one(chunks);
   }
@@ -197,24 +209,29 @@ void Engine::count(std::span<const ScheduledChunk> chunks, int64_t start_ns) {
 // values, and a row's result does not depend on its batch, so the others are as if nothing was. A
 // guess must fail nobody, so they are left out.
 void Engine::run_one_by_one(std::span<ScheduledChunk> chunks) {
-  int64_t logit_row = 0;
+  ResultRows first;
   for (size_t i = 0; i < chunks.size(); ++i) {
     chunks[i].logit_rows -= std::exchange(chunks[i].guesses, 0);
     try {
-      forward(chunks.subspan(i, 1), logit_row);
+      forward(chunks.subspan(i, 1), first);
     } catch (const std::exception& failure) {
       failures_[i] = fmt::format("the model failed: {}", failure.what());
     }
-    logit_row += chunks[i].logit_rows;
+    first.skip(chunks[i]);
   }
 }
 
-void Engine::forward(std::span<const ScheduledChunk> chunks, int64_t first_logit_row) {
+void Engine::forward(std::span<const ScheduledChunk> chunks, ResultRows first) {
   fill_batch(chunks);
   const auto logit_rows = static_cast<int64_t>(logit_rows_.size());
-  model_.forward(
-      {.tokens = tokens_, .positions = positions_, .sequences = spans_, .logit_rows = logit_rows_},
-      logits_.tensor().slice_rows(first_logit_row, logit_rows));
+  const auto hidden_rows = static_cast<int64_t>(hidden_rows_.size());
+  model_.forward({.tokens = tokens_,
+                  .positions = positions_,
+                  .sequences = spans_,
+                  .logit_rows = logit_rows_,
+                  .hidden_rows = hidden_rows_,
+                  .hidden = hidden_.tensor().slice_rows(first.hidden, hidden_rows)},
+                 logits_.tensor().slice_rows(first.logit, logit_rows));
 }
 
 void Engine::fill_batch(std::span<const ScheduledChunk> chunks) {
@@ -222,6 +239,7 @@ void Engine::fill_batch(std::span<const ScheduledChunk> chunks) {
   positions_.clear();
   spans_.clear();
   logit_rows_.clear();
+  hidden_rows_.clear();
   for (const ScheduledChunk& chunk : chunks) {
     const Sequence& sequence = *chunk.sequence;
     spans_.push_back({.row_begin = static_cast<int64_t>(tokens_.size()),
@@ -234,34 +252,59 @@ void Engine::fill_batch(std::span<const ScheduledChunk> chunks) {
     for (int64_t i = 0; i < chunk.rows(); ++i) {
       positions_.push_back(static_cast<int32_t>(sequence.computed + i));
     }
-    for (int64_t i = chunk.logit_rows; i > 0; --i) {
-      logit_rows_.push_back(static_cast<int32_t>(static_cast<int64_t>(tokens_.size()) - i));
-    }
+    add_last_rows(chunk.logit_rows, std::ssize(tokens_), logit_rows_);
+    add_last_rows(chunk.hidden_rows, std::ssize(tokens_), hidden_rows_);
   }
 }
 
 void Engine::commit(std::span<const ScheduledChunk> chunks, EventSink sink) {
-  int64_t logit_row = 0;
+  ResultRows next;
   for (size_t i = 0; i < chunks.size(); ++i) {
-    const int64_t row = logit_row;
-    logit_row += chunks[i].logit_rows;
+    const ResultRows first = next;
+    next.skip(chunks[i]);
     if (failures_[i].empty()) {
-      commit_chunk(chunks[i], row, sink);
+      commit_chunk(chunks[i], first, sink);
     } else {
       finish(*chunks[i].sequence, {FinishReason::kError, {}, failures_[i]}, sink);
     }
   }
 }
 
-void Engine::commit_chunk(const ScheduledChunk& chunk, int64_t logit_row, EventSink sink) {
+void Engine::commit_chunk(const ScheduledChunk& chunk, ResultRows first, EventSink sink) {
   Sequence& sequence = *chunk.sequence;
+  if (sequence.request.embedding) return commit_embedding(chunk, first.hidden, sink);
   const bool completes = chunk.completes();
-  if (!gather_prompt_logprobs(chunk, logit_row)) {
-    finish(sequence, {FinishReason::kError, {}, not_finite(sequence.first_logits())}, sink);
+  if (!gather_prompt_logprobs(chunk, first.logit)) {
+    finish(sequence, {FinishReason::kError, {}, not_finite(sequence.first_wanted())}, sink);
     return;
   }
   advance(sequence, chunk.count);
-  if (completes) commit_tokens(chunk, logit_row + chunk.logit_rows - 1 - chunk.guesses, sink);
+  if (completes) commit_tokens(chunk, first.logit + chunk.logit_rows - 1 - chunk.guesses, sink);
+}
+
+// One token after the other, so that the sum does not depend on chunks.
+void Engine::commit_embedding(const ScheduledChunk& chunk, int64_t hidden_row, EventSink sink) {
+  Sequence& sequence = *chunk.sequence;
+  const bool completes = chunk.completes();
+  std::vector<double>& sum = sequence.pooled;
+  for (int64_t i = 0; i < chunk.hidden_rows; ++i) {
+    const float* row = hidden_.row(hidden_row + i);
+    for (size_t c = 0; c < sum.size(); ++c) sum[c] += static_cast<double>(row[c]);
+    ++sequence.pooled_tokens;
+  }
+  advance(sequence, chunk.count);
+  if (!completes) return;
+  EmbeddingEvent event{sequence.id, {}};
+  for (const double value : sum) {
+    event.embedding.push_back(
+        static_cast<float>(value / static_cast<double>(sequence.pooled_tokens)));
+  }
+  if (!std::all_of(sum.begin(), sum.end(), [](double value) { return std::isfinite(value); })) {
+    finish(sequence, {FinishReason::kError, {}, "the model's hidden states are not finite"}, sink);
+    return;
+  }
+  sink(Event(std::move(event)));
+  finish(sequence, {FinishReason::kStop, {}, {}}, sink);
 }
 
 void Engine::advance(Sequence& sequence, int64_t count) {
@@ -273,7 +316,7 @@ bool Engine::gather_prompt_logprobs(const ScheduledChunk& chunk, int64_t logit_r
   Sequence& sequence = *chunk.sequence;
   if (!sequence.request.prompt_logprobs || sequence.output_tokens() > 0) return true;
   for (int64_t i = 0; i < chunk.logit_rows; ++i) {
-    const auto next = static_cast<size_t>(sequence.first_logits() + 1);
+    const auto next = static_cast<size_t>(sequence.first_wanted() + 1);
     if (next == sequence.tokens.size()) break;  // the last row gives the first sampled token
     std::optional<Logprobs> logprobs = logprobs_of(logits_at(logit_row + i), sequence.tokens[next],
                                                    *sequence.request.prompt_logprobs);

@@ -108,6 +108,17 @@ class Engine {
     std::string error;
   };
 
+  // Where a chunk's results begin in logits_ and hidden_.
+  struct ResultRows {
+    int64_t logit = 0;
+    int64_t hidden = 0;
+
+    void skip(const ScheduledChunk& chunk) {
+      logit += chunk.logit_rows;
+      hidden += chunk.hidden_rows;
+    }
+  };
+
   Result<Unit> check(const Request& request) const;
   void end_cancelled(EventSink sink);
   void end_expired(EventSink sink);
@@ -116,10 +127,11 @@ class Engine {
   void run(std::span<ScheduledChunk> chunks);
   void count(std::span<const ScheduledChunk> chunks, int64_t start_ns);
   void run_one_by_one(std::span<ScheduledChunk> chunks);
-  void forward(std::span<const ScheduledChunk> chunks, int64_t first_logit_row);
+  void forward(std::span<const ScheduledChunk> chunks, ResultRows first);
   void fill_batch(std::span<const ScheduledChunk> chunks);
   void commit(std::span<const ScheduledChunk> chunks, EventSink sink);
-  void commit_chunk(const ScheduledChunk& chunk, int64_t logit_row, EventSink sink);
+  void commit_chunk(const ScheduledChunk& chunk, ResultRows first, EventSink sink);
+  void commit_embedding(const ScheduledChunk& chunk, int64_t hidden_row, EventSink sink);
   // Takes what the chunk's logits say of the prompt; false when they are not finite.
   bool gather_prompt_logprobs(const ScheduledChunk& chunk, int64_t logit_row);
   // Takes tokens as long as they are what was guessed: each was computed from those before it.
@@ -156,12 +168,13 @@ class Engine {
   RequestId last_id_ = 0;
 
   // One step's batch, reused.
-  std::vector<int32_t> tokens_, positions_, logit_rows_;
+  std::vector<int32_t> tokens_, positions_, logit_rows_, hidden_rows_;
   std::vector<SequenceSpan> spans_;
   std::vector<std::string> failures_;  // one for each chunk; empty: it ran
   std::vector<int32_t> banned_;
   std::vector<uint32_t> allowed_;  // [ceil(vocabulary / 32)]
   FloatMatrix logits_;             // [max_logit_rows, vocabulary]
+  FloatMatrix hidden_;             // [max_batch_tokens, hidden]
 };
 
 }  // namespace quern

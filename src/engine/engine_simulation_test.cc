@@ -44,6 +44,7 @@ struct Answer {
   std::string text;
   std::vector<Logprobs> logprobs;
   std::vector<Logprobs> prompt_logprobs;
+  std::vector<float> embedding;
   std::optional<FinishedEvent> finished;
 };
 
@@ -56,6 +57,8 @@ void record(Answers& answers, const Event& event) {
     if (token->logprobs) answers[token->request].logprobs.push_back(*token->logprobs);
   } else if (const auto* prompt = std::get_if<PromptLogprobsEvent>(&event)) {
     answers[prompt->request].prompt_logprobs = prompt->logprobs;
+  } else if (const auto* embedding = std::get_if<EmbeddingEvent>(&event)) {
+    answers[embedding->request].embedding = embedding->embedding;
   } else {
     const auto& finished = std::get<FinishedEvent>(event);
     answers[finished.request].finished = finished;
@@ -100,6 +103,12 @@ RequestRecipe random_request(Dice& dice, int64_t longest) {
   if (dice.one_in(4)) {
     recipe.constraint_seed = static_cast<uint64_t>(dice.in(0, 1000));
     recipe.constraint_length = dice.in(1, 2 * request.max_tokens);
+  }
+  if (dice.one_in(6)) {
+    request.embedding = dice.one_in(2) ? Pooling::kMean : Pooling::kLast;
+    request.max_tokens = request.min_tokens = 0;
+    request.prompt_logprobs.reset();
+    recipe.constraint_seed.reset();
   }
   return recipe;
 }
@@ -154,6 +163,7 @@ Answer run_alone(const Simulation& simulation,
 
 struct Totals {
   int64_t finished = 0;
+  int64_t embeddings = 0;
   int64_t cancelled = 0;
   int64_t failed = 0;
   int64_t expired = 0;
@@ -197,6 +207,7 @@ void expect_same_as_alone(const Answer& answer, const Answer& alone) {
   EXPECT_EQ(answer.text, alone.text);
   EXPECT_EQ(answer.logprobs.size(), alone.logprobs.size());
   EXPECT_EQ(answer.prompt_logprobs.size(), alone.prompt_logprobs.size());
+  EXPECT_EQ(answer.embedding, alone.embedding);
 }
 
 // Submits and cancels at random between steps until all requests have ended.
@@ -246,6 +257,7 @@ void simulate(uint64_t seed, const Tokenizer& tokenizer, Totals& totals) {
   int64_t completion_tokens = 0, cached_tokens = 0;
   for (const auto& [id, recipe] : requests) {
     SCOPED_TRACE(testing::Message() << "request " << id);
+    totals.embeddings += answers[id].embedding.empty() ? 0 : 1;
     expect_same_as_alone(answers[id], run_alone(simulation, tokenizer, recipe));
     completion_tokens += static_cast<int64_t>(answers[id].tokens.size());
     const Usage& usage = answers[id].finished->usage;
@@ -268,6 +280,7 @@ TEST(EngineSimulation, GivesEveryRequestWhatItGetsAlone) {
   }
   // The loads reach what they are meant to reach.
   EXPECT_GT(totals.finished, 1000);
+  EXPECT_GT(totals.embeddings, 200);
   EXPECT_GT(totals.cancelled, 50);
   EXPECT_GT(totals.failed, 50);
   EXPECT_GT(totals.expired, 20);

@@ -55,7 +55,12 @@ Result<Unit> check_tokens(std::string_view field,
 Result<Unit> check_lengths(const Request& request, const RequestLimits& limits) {
   const auto prompt = static_cast<int64_t>(request.prompt.size());
   if (prompt == 0) return invalid("prompt is empty; it must have at least one token");
-  if (request.max_tokens < 1) {
+  if (request.embedding) {
+    if (request.max_tokens != 0) {
+      return invalid(
+          fmt::format("max_tokens is {}; it must be 0 for an embedding", request.max_tokens));
+    }
+  } else if (request.max_tokens < 1) {
     return invalid(fmt::format("max_tokens is {}; it must be at least 1", request.max_tokens));
   }
   if (request.min_tokens < 0 || request.min_tokens > request.max_tokens) {
@@ -122,6 +127,9 @@ Result<Unit> validate(const Request& request, const RequestLimits& limits) {
   QUERN_TRY(check_logit_bias(request, limits.vocabulary));
   QUERN_TRY(check_logprobs("top_logprobs", request.top_logprobs));
   QUERN_TRY(check_logprobs("prompt_logprobs", request.prompt_logprobs));
+  if (request.embedding && request.prompt_logprobs) {
+    return invalid("prompt_logprobs are not given for an embedding; leave them out");
+  }
   return check_range(request.tenant_weight, {"tenant_weight", 1, kMaxTenantWeight});
 }
 

@@ -41,6 +41,12 @@ struct SamplingParams {
 
 enum class EosTokens : uint8_t { kStop, kIgnore };
 
+// How the hidden states of a prompt become one vector.
+enum class Pooling : uint8_t {
+  kMean,  // the mean over all tokens
+  kLast,  // that of the last token
+};
+
 struct LogitBias {
   int32_t token = 0;
   float bias = 0;  // [-100, 100]
@@ -50,7 +56,7 @@ struct LogitBias {
 struct Request {
   std::vector<int32_t> prompt;
   SamplingParams sampling;
-  int64_t max_tokens = 16;              // at least 1
+  int64_t max_tokens = 16;              // at least 1; 0 for an embedding
   int64_t min_tokens = 0;               // nothing stops the text before
   std::vector<std::string> stop;        // never emitted; the text ends before the first
   std::vector<int32_t> stop_tokens;     // beside the model's own
@@ -66,6 +72,10 @@ struct Request {
   // Set: a PromptLogprobsEvent is wanted, with that many alternatives. Costs the logits of every
   // prompt token; nothing of such a prompt comes out of the prefix cache.
   std::optional<int32_t> prompt_logprobs;
+
+  // Set: an EmbeddingEvent of the prompt is wanted and no answer; what shapes answers does not
+  // matter. Of a prompt whose mean is wanted nothing comes out of the prefix cache.
+  std::optional<Pooling> embedding;
 
   int32_t priority = 0;       // lower goes first, and may preempt higher
   uint64_t tenant = 0;        // requests of equal priority share the engine fairly by tenant
@@ -88,7 +98,7 @@ struct RequestLimits {
 Result<Unit> validate(const Request& request, const RequestLimits& limits);
 
 enum class FinishReason : uint8_t {
-  kStop,       // a stop string, a stop token or the model's end of text
+  kStop,       // a stop string, a stop token or the model's end of text; an embedding is complete
   kLength,     // max_tokens
   kCancelled,  // cancel()
   kError,      // the model failed; FinishedEvent::error says how
@@ -142,6 +152,12 @@ struct PromptLogprobsEvent {
   std::vector<Logprobs> logprobs;  // one fewer than the prompt has tokens
 };
 
+// Before the end of a request for an embedding.
+struct EmbeddingEvent {
+  RequestId request = 0;
+  std::vector<float> embedding;  // [hidden]: the pooled hidden states behind the final norm
+};
+
 // The last event of every request that was accepted. Text still held back when a request is
 // cancelled or fails is dropped.
 struct FinishedEvent {
@@ -153,7 +169,7 @@ struct FinishedEvent {
   std::string error;  // kError: one sentence
 };
 
-using Event = std::variant<TokenEvent, FinishedEvent, PromptLogprobsEvent>;
+using Event = std::variant<TokenEvent, FinishedEvent, PromptLogprobsEvent, EmbeddingEvent>;
 
 // Called on the owner thread during Engine::step; may submit and cancel, never step.
 using EventSink = FunctionRef<void(const Event&)>;

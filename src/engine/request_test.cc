@@ -45,6 +45,15 @@ TEST(Request, NamesTheFieldThatIsWrong) {
       {"unknown token", [](Request& r) { r.prompt[2] = 10; }, "prompt[2] is token 10"},
       {"negative token", [](Request& r) { r.prompt[0] = -1; }, "prompt[0] is token -1"},
       {"no tokens", [](Request& r) { r.max_tokens = 0; }, "max_tokens is 0"},
+      {"embedding with an answer", [](Request& r) { r.embedding = Pooling::kMean; },
+       "max_tokens is 16; it must be 0 for an embedding"},
+      {"embedding with logprobs",
+       [](Request& r) {
+         r.embedding = Pooling::kMean;
+         r.max_tokens = 0;
+         r.prompt_logprobs = 0;
+       },
+       "prompt_logprobs are not given for an embedding"},
       {"too long", [](Request& r) { r.max_tokens = 62; }, "exceed the key-value cache of 64"},
       {"far too long", [](Request& r) { r.max_tokens = INT64_MAX; }, "exceed the key-value cache"},
       {"long prompt", [](Request& r) { r.prompt.assign(65, 1); }, "prompt of 65 tokens"},

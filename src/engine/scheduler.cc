@@ -73,10 +73,16 @@ std::span<ScheduledChunk> Scheduler::schedule(BlockManager& blocks) {
 }
 
 ScheduledChunk Scheduler::next_chunk(Sequence& sequence, int64_t behind) const {
-  const int64_t without_logits = std::max<int64_t>(0, sequence.first_logits() - sequence.computed);
-  const int64_t count = std::min({sequence.remaining(), room_.rows - behind, limits_.prefill_chunk,
-                                  without_logits + room_.logit_rows - behind});
-  return {&sequence, count, std::max<int64_t>(0, count - without_logits)};
+  const int64_t unwanted = std::max<int64_t>(0, sequence.first_wanted() - sequence.computed);
+  int64_t count = std::min({sequence.remaining(), room_.rows - behind, limits_.prefill_chunk});
+  if (sequence.request.embedding) {
+    return {.sequence = &sequence,
+            .count = count,
+            .hidden_rows = std::max<int64_t>(0, count - unwanted)};
+  }
+  count = std::min(count, unwanted + room_.logit_rows - behind);
+  return {
+      .sequence = &sequence, .count = count, .logit_rows = std::max<int64_t>(0, count - unwanted)};
 }
 
 void Scheduler::take(const ScheduledChunk& chunk) {
@@ -208,14 +214,14 @@ void Scheduler::charge_output(const Sequence& sequence) {
 }
 
 bool Scheduler::fits(const Sequence& sequence, const BlockManager& blocks) const {
-  const int64_t shared = sequence.blocks.count_in_use(sequence.tokens, sequence.first_logits());
+  const int64_t shared = sequence.blocks.count_in_use(sequence.tokens, sequence.first_wanted());
   const int64_t room_to_grow = running();
   return blocks_for(sequence.known()) - shared + room_to_grow <= blocks.free();
 }
 
 // What a preempted sequence gets back of its own is no hit: it was computed for it once.
 void Scheduler::adopt_prefix(Sequence& sequence) {
-  const int64_t end = sequence.blocks.adopt(sequence.tokens, sequence.first_logits());
+  const int64_t end = sequence.blocks.adopt(sequence.tokens, sequence.first_wanted());
   if (end <= sequence.computed) return;
   const int64_t new_from = std::max(sequence.computed, sequence.most_computed);
   const int64_t hits = std::max<int64_t>(0, std::min(end, sequence.prompt_tokens) - new_from);

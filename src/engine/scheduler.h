@@ -24,12 +24,14 @@ struct SchedulerLimits {
 };
 
 // The next `count` tokens of a sequence, from sequence->computed on, and then the first `guesses`
-// of its draft; their blocks are there. The logits of the last `logit_rows` of all are wanted.
+// of its draft; their blocks are there. The logits of the last `logit_rows` of all are wanted, or,
+// for an embedding, the hidden states of the last `hidden_rows`.
 struct ScheduledChunk {
   Sequence* sequence = nullptr;
   int64_t count = 0;
   int64_t logit_rows = 0;
   int64_t guesses = 0;
+  int64_t hidden_rows = 0;
 
   int64_t rows() const { return count + guesses; }
 

@@ -37,8 +37,10 @@ struct Sequence {
   // Tokens whose keys and values are still to be computed.
   int64_t remaining() const { return known() - computed; }
 
-  // The first position whose logits are still wanted; all up to the last known one are.
-  int64_t first_logits() const {
+  // The first position whose logits, or hidden states for an embedding, are still wanted; all up to
+  // the last known one are.
+  int64_t first_wanted() const {
+    if (request.embedding == Pooling::kMean) return pooled_tokens;
     const bool of_prompt = request.prompt_logprobs && output_tokens() == 0;
     return of_prompt ? static_cast<int64_t>(prompt_logprobs.size()) : known() - 1;
   }
@@ -54,6 +56,8 @@ struct Sequence {
   std::optional<Detokenizer> detokenizer;
   StopMatcher stops;
   std::vector<Logprobs> prompt_logprobs;  // gathered so far, of prompt[1] and on
+  std::vector<double> pooled;             // [hidden]: the sum of hidden states gathered so far
+  int64_t pooled_tokens = 0;              // of how many
   std::vector<int32_t> draft;             // guesses of what follows `tokens`
   Acceptance acceptance;                  // of its guesses so far
   Timing timing;

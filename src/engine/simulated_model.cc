@@ -9,6 +9,13 @@
 #include "base/random.h"
 
 namespace quern {
+namespace {
+
+// Streams of random numbers.
+constexpr uint64_t kLogits = 0;
+constexpr uint64_t kHidden = 1;
+
+}  // namespace
 
 SimulatedModel::SimulatedModel(SimulatedModelOptions options, ManualClock* clock)
     : options_(std::move(options)),
@@ -16,6 +23,7 @@ SimulatedModel::SimulatedModel(SimulatedModelOptions options, ManualClock* clock
       cache_(static_cast<size_t>(options_.limits.kv_blocks * kKvBlockTokens)) {
   spec_.architecture = "Simulated";
   spec_.vocabulary = options_.vocabulary;
+  spec_.hidden = options_.hidden;
   spec_.max_context = options_.max_context;
   spec_.eos_tokens = options_.eos_tokens;
 }
@@ -33,17 +41,32 @@ void SimulatedModel::forward(const Batch& batch, Tensor logits) {
     if (token == options_.throw_token) throw std::runtime_error("a token that cannot be computed");
   }
   for (const SequenceSpan& sequence : batch.sequences) store(batch, sequence);
-  int64_t next = 0;
+  for_rows(batch, batch.logit_rows, [&](const SequenceSpan& sequence, int64_t position, int64_t i) {
+    write_random(sequence, position, kLogits,
+                 {logits.f32_row(i), static_cast<size_t>(spec_.vocabulary)});
+  });
+  for_rows(batch, batch.hidden_rows,
+           [&](const SequenceSpan& sequence, int64_t position, int64_t i) {
+             write_random(sequence, position, kHidden,
+                          {batch.hidden.f32_row(i), static_cast<size_t>(spec_.hidden)});
+           });
+}
+
+void SimulatedModel::for_rows(
+    const Batch& batch,
+    std::span<const int32_t> wanted,
+    FunctionRef<void(const SequenceSpan& sequence, int64_t position, int64_t index)> write) {
+  size_t next = 0;
   for (const SequenceSpan& sequence : batch.sequences) {
     const int64_t row_end = sequence.row_begin + sequence.row_count;
-    for (; next < logit_rows && batch.logit_rows[static_cast<size_t>(next)] < row_end; ++next) {
-      const int64_t row = batch.logit_rows[static_cast<size_t>(next)];
+    for (; next < wanted.size() && wanted[next] < row_end; ++next) {
+      const int64_t row = wanted[next];
       QUERN_CHECK(row >= sequence.row_begin);
-      write_logits(sequence, sequence.position_begin + row - sequence.row_begin,
-                   {logits.f32_row(next), static_cast<size_t>(spec_.vocabulary)});
+      write(sequence, sequence.position_begin + row - sequence.row_begin,
+            static_cast<int64_t>(next));
     }
   }
-  QUERN_CHECK(next == logit_rows);
+  QUERN_CHECK(next == wanted.size());
 }
 
 SimulatedModel::Slot& SimulatedModel::slot(const SequenceSpan& sequence, int64_t position) {
@@ -63,9 +86,10 @@ void SimulatedModel::store(const Batch& batch, const SequenceSpan& sequence) {
   }
 }
 
-void SimulatedModel::write_logits(const SequenceSpan& sequence,
+void SimulatedModel::write_random(const SequenceSpan& sequence,
                                   int64_t position,
-                                  std::span<float> logits) {
+                                  uint64_t stream,
+                                  std::span<float> out) {
   uint64_t prefix = options_.seed;
   bool poisoned = false;
   for (int64_t p = 0; p <= position; ++p) {
@@ -74,11 +98,11 @@ void SimulatedModel::write_logits(const SequenceSpan& sequence,
                          static_cast<uint64_t>(read.position));
     poisoned = poisoned || read.token == options_.nan_token;
   }
-  for (size_t token = 0; token < logits.size(); ++token) {
-    const double uniform = random_uniform(prefix, 0, token);
-    logits[token] = static_cast<float>(uniform) * options_.logit_range;
+  for (size_t i = 0; i < out.size(); ++i) {
+    const double uniform = random_uniform(prefix, stream, i);
+    out[i] = static_cast<float>(uniform) * options_.logit_range;
   }
-  if (poisoned) logits[logits.size() / 2] = std::numeric_limits<float>::quiet_NaN();
+  if (poisoned) out[out.size() / 2] = std::numeric_limits<float>::quiet_NaN();
 }
 
 void SimulatedModel::spend_time(const Batch& batch) {

@@ -21,18 +21,19 @@ struct SimulatedCost {
 struct SimulatedModelOptions {
   uint64_t seed = 0;
   int64_t vocabulary = 64;
+  int64_t hidden = 4;
   int64_t max_context = 4096;
   std::vector<int32_t> eos_tokens;
-  float logit_range = 4.0f;  // logits are uniform in [0, logit_range)
+  float logit_range = 4.0f;  // logits and hidden states are uniform in [0, logit_range)
   ModelLimits limits;
   SimulatedCost cost;
   std::optional<int32_t> nan_token;    // a sequence that holds it has logits that are not numbers
   std::optional<int32_t> throw_token;  // a batch that holds it throws std::runtime_error
 };
 
-// The logits at a position are a hash of every token of the sequence up to it, each of them read
-// back through the block table from a simulated cache. A stale or shared block, a wrong position or
-// a skipped token therefore gives other tokens.
+// The logits and hidden states at a position are a hash of every token of the sequence up to it,
+// each of them read back through the block table from a simulated cache. A stale or shared block, a
+// wrong position or a skipped token therefore gives other tokens.
 class SimulatedModel final : public Model {
  public:
   // Moves `clock`, which may be nullptr, by the cost of each step.
@@ -57,7 +58,17 @@ class SimulatedModel final : public Model {
 
   Slot& slot(const SequenceSpan& sequence, int64_t position);
   void store(const Batch& batch, const SequenceSpan& sequence);
-  void write_logits(const SequenceSpan& sequence, int64_t position, std::span<float> logits);
+  // Calls write(sequence, position, index) for each of the wanted rows.
+  void for_rows(
+      const Batch& batch,
+      std::span<const int32_t> wanted,
+      FunctionRef<void(const SequenceSpan& sequence, int64_t position, int64_t index)> write);
+  // Numbers in [0, logit_range), a hash of the sequence up to the position; `stream` tells uses
+  // apart.
+  void write_random(const SequenceSpan& sequence,
+                    int64_t position,
+                    uint64_t stream,
+                    std::span<float> out);
   void spend_time(const Batch& batch);
 
   SimulatedModelOptions options_;

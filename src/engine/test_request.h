@@ -63,6 +63,7 @@ inline Request copy_of(const Request& request) {
   copy.top_logprobs = request.top_logprobs;
   copy.logit_bias = request.logit_bias;
   copy.prompt_logprobs = request.prompt_logprobs;
+  copy.embedding = request.embedding;
   copy.priority = request.priority;
   copy.tenant = request.tenant;
   copy.tenant_weight = request.tenant_weight;
