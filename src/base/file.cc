@@ -28,6 +28,9 @@ Error unreadable(const std::filesystem::path& path, int error) {
 // Closes on scope exit.
 struct Descriptor {
   int fd;
+  explicit Descriptor(int opened) : fd(opened) {}
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
   ~Descriptor() {
     if (fd >= 0) ::close(fd);
   }

@@ -1,6 +1,7 @@
 #include "base/progress.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 
 #include <fmt/format.h>
@@ -14,7 +15,7 @@ constexpr int64_t kRedrawNs = 100'000'000;
 constexpr int64_t kLineNs = 2'000'000'000;  // a log wants no more than a line every two seconds
 
 std::string duration(double seconds) {
-  const auto total = static_cast<int64_t>(seconds + 0.5);
+  const auto total = static_cast<int64_t>(std::llround(seconds));
   if (total >= 3600) return fmt::format("{}h{:02}m", total / 3600, total / 60 % 60);
   return fmt::format("{}:{:02}", total / 60, total % 60);
 }

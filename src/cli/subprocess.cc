@@ -19,6 +19,7 @@ namespace quern {
 Result<Unit> run_program(const std::vector<std::string>& arguments) {
   QUERN_CHECK(!arguments.empty());
   std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
   posix_spawn_file_actions_t actions;

@@ -102,6 +102,7 @@ Result<std::vector<std::vector<int32_t>>> self_generated_windows(Model& model,
                         .eos = EosTokens::kIgnore});
   }
   std::vector<std::vector<int32_t>> windows;
+  windows.reserve(requests.size());
   for (const Request& request : requests) windows.push_back(request.prompt);
   if (options.length < 2) return windows;
   Progress progress("write own text", options.windows * options.length, "tokens", clock,

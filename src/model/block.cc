@@ -160,6 +160,7 @@ Result<std::unique_ptr<PackedWeight>> load_joined(std::span<const LinearSpec* co
   }
   const std::vector<float> bias = QUERN_TRY(load_biases(checkpoint, linears));
   std::vector<const Weight*> parts;
+  parts.reserve(weights.size());
   for (const Weight& weight : weights) parts.push_back(&weight);
   return backend.pack(parts, bias, precision);
 }

@@ -271,6 +271,7 @@ Result<std::vector<TargetPattern>> read_patterns(const JsonObject& object, std::
                  fmt::format("{} has more than {} entries", source, kMaxTargets)};
   }
   std::vector<TargetPattern> patterns;
+  patterns.reserve(texts.size());
   for (const std::string& text : texts) {
     patterns.push_back(QUERN_TRY(TargetPattern::parse(text, source)));
   }

@@ -33,6 +33,7 @@ std::unique_ptr<PackedWeight> pack(const BlockMatrices& block,
     any_bias |= !block.biases[i].empty();
   }
   std::vector<const Weight*> parts;
+  parts.reserve(weights.size());
   for (const Weight& weight : weights) parts.push_back(&weight);
   for (size_t i = begin; any_bias && i < end; ++i) {
     std::vector<float> part = block.biases[i];

@@ -170,7 +170,7 @@ void BlockQuantizer::fold_inner(Work& work) {
   if (const auto* attention = std::get_if<AttentionSpec>(&work.spec.mixer)) {
     problem.class_of =
         grouped_query_classes(attention->heads, attention->kv_heads, attention->head_dim);
-    problem.classes = attention->kv_heads * attention->head_dim;
+    problem.classes = int64_t{attention->kv_heads} * attention->head_dim;
   }
   const ScaleChoice choice = search_scales(pool_, problem);
   if (choice.cost >= choice.identity_cost) return;
@@ -233,9 +233,8 @@ void BlockQuantizer::fold(Work& work) {
   if (!work.inner_scales.empty()) {
     work.inner.divide_inputs(pool_, work.inner_scales);
     work.held_inner.divide_inputs(pool_, work.inner_scales);
-    if (!work.block.biases[output_index(work.block) - 1].empty())
-      work.result.biases[output_index(work.block) - 1] =
-          work.block.biases[output_index(work.block) - 1];
+    const auto bias = output_index(work.block) - 1;
+    if (!work.block.biases[bias].empty()) work.result.biases[bias] = work.block.biases[bias];
   }
   if (work.input_scales.empty()) return;
   work.result.norm = work.block.norm;

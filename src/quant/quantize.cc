@@ -275,9 +275,9 @@ Result<QuantizeReport> Run::run() {
   const SteadyClock clock;
   const double start = clock.now_seconds();
   QUERN_CHECK(job_.checkpoint != nullptr && job_.backend != nullptr);
-  static const CalibrationWindows kNone;
+  static const CalibrationWindows none;
   const CalibrationWindows& given =
-      job_.calibration == nullptr || !method_.calibrates ? kNone : *job_.calibration;
+      job_.calibration == nullptr || !method_.calibrates ? none : *job_.calibration;
   spec_ = QUERN_TRY(read_spec(*job_.checkpoint));
   plan_ = QUERN_TRY(make_plan(*job_.checkpoint, spec_, given, options_));
   QUERN_TRY(check_output(options_.output));

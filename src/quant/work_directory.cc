@@ -176,6 +176,7 @@ std::optional<QuantizedBlock> WorkDirectory::load(int64_t index) const {
 void WorkDirectory::save(int64_t index, const QuantizedBlock& block) const {
   const std::vector<Item> items = items_of(block);
   std::vector<SafetensorsPlan> plan;
+  plan.reserve(items.size());
   for (const Item& i : items) plan.push_back(i.plan);
   fs::create_directories(block_path(index));
   auto writer = SafetensorsWriter::create(

@@ -88,7 +88,7 @@ int64_t SafetensorsEntry::elements() const {
 }
 
 Result<SafetensorsFile> SafetensorsFile::parse(std::span<const std::byte> bytes,
-                                               std::string source) {
+                                               const std::string& source) {
   const std::string_view text = QUERN_TRY(header_text(bytes, source));
   SafetensorsHeader header = QUERN_TRY(parse_safetensors_header(text, source));
   const std::span<const std::byte> data = bytes.subspan(kLengthBytes + text.size());
@@ -254,7 +254,7 @@ std::vector<int64_t> widen_integers(std::span<const std::byte> bytes) {
   for (size_t i = 0; i < values.size(); ++i) {
     T value;
     std::memcpy(&value, bytes.data() + i * sizeof value, sizeof value);
-    values[i] = static_cast<int64_t>(value);
+    values[i] = static_cast<int64_t>(value);  // NOLINT(bugprone-signed-char-misuse): I8 is a number
   }
   return values;
 }

@@ -44,7 +44,7 @@ class SafetensorsFile {
   static Result<SafetensorsFile> open(const std::filesystem::path& path);
 
   // The same from memory, which must outlive the object; `source` names it in messages.
-  static Result<SafetensorsFile> parse(std::span<const std::byte> bytes, std::string source);
+  static Result<SafetensorsFile> parse(std::span<const std::byte> bytes, const std::string& source);
 
   // In the order of the data section.
   const std::vector<SafetensorsEntry>& entries() const { return entries_; }

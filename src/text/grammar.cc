@@ -98,7 +98,7 @@ void Grammar::prepare(int64_t steps) const {
       const GrammarMask* expected = nullptr;
       if (kept.compare_exchange_strong(expected, made.get(), std::memory_order_acq_rel)) {
         mask_bytes_.fetch_add(bytes, std::memory_order_relaxed);
-        made.release();
+        static_cast<void>(made.release());
       }
     }
     for (const AutomatonEdge& e : program_.edges(state)) reach(e.target);

@@ -73,7 +73,8 @@ class Lexer {
   bool next_is(std::string_view text) const { return source_.substr(at_).starts_with(text); }
 
   char sign_here() const {
-    return at_ < source_.size() && (source_[at_] == '-' || source_[at_] == '+') ? source_[at_] : 0;
+    return at_ < source_.size() && (source_[at_] == '-' || source_[at_] == '+') ? source_[at_]
+                                                                                : '\0';
   }
 
   // Skips [-+] and the white space, `word` and white space of a raw or endraw tag.
@@ -159,7 +160,7 @@ Result<Unit> Lexer::root() {
 Result<Unit> Lexer::comment(size_t start) {
   const size_t end = source_.find("#}", at_);
   if (end == std::string_view::npos) return error(start, "the comment has no end: #} is missing");
-  const char sign = end > at_ ? source_[end - 1] : 0;
+  const char sign = end > at_ ? source_[end - 1] : '\0';
   at_ = end + 2;
   if (sign == '-') {
     skip_space();

@@ -324,7 +324,10 @@ Result<Spec> parse_brace_spec(std::string_view text) {
   return spec;
 }
 
-Result<Unit> brace_convert(Runtime& runtime, TextBuilder& out, Spec spec, const Value& value) {
+Result<Unit> brace_convert(Runtime& runtime,
+                           TextBuilder& out,
+                           const Spec& spec,
+                           const Value& value) {
   if (value.is_number() && !(value.is(Kind::kBool) && spec.type == 0)) {
     const bool integral =
         spec.type != 0 && std::string_view("dxXob").find(spec.type) != std::string_view::npos;

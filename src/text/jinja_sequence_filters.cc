@@ -110,6 +110,7 @@ Result<Value> sorted_list(Runtime& runtime, std::vector<Keyed> keyed, const Valu
   QUERN_TRY(sort_keyed(runtime, keyed));
   if (descending) std::reverse(keyed.begin(), keyed.end());
   std::vector<Value> result;
+  result.reserve(keyed.size());
   for (const Keyed& entry : keyed) result.push_back(entry.value);
   return runtime.sequence(Kind::kList, result);
 }

@@ -139,7 +139,7 @@ Result<Interpreter::Flow> Interpreter::run(const WithStmt& stmt) {
     QUERN_TRY(assigned);
   }
   scope_ = inner;
-  const Result<Flow> flow = execute(stmt.body);
+  Result<Flow> flow = execute(stmt.body);
   scope_ = outer;
   return flow;
 }
@@ -200,7 +200,7 @@ Result<Interpreter::Flow> Interpreter::run_once(Loop& loop, const Value& element
   self.loop = &loop;
   Result<Unit> bound = assign(loop.statement->target, element);
   if (bound && loop_name_ >= 0) bound = bind(loop_name_, self);
-  const Result<Flow> flow = bound ? execute(loop.statement->body) : Result<Flow>(bound.error());
+  Result<Flow> flow = bound ? execute(loop.statement->body) : Result<Flow>(bound.error());
   scope_ = outer;
   if (scopes_kept_ != kept) loop.body_scope = nullptr;
   return flow;
@@ -219,7 +219,7 @@ Result<Interpreter::Flow> Interpreter::run_loop(Loop& loop) {
   }
   if (completed || loop.statement->otherwise.empty()) return Flow::kNext;
   Scope* const outer = std::exchange(scope_, inner_scope(loop.scope));
-  const Result<Flow> flow = execute(loop.statement->otherwise);
+  Result<Flow> flow = execute(loop.statement->otherwise);
   scope_ = outer;
   return flow;
 }

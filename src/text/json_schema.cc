@@ -213,10 +213,11 @@ Result<const OrderedJson*> SchemaCompiler::resolve(const OrderedJson& reference,
                                                    const std::string& path) const {
   if (!reference.is_string()) return wrong(path, "keyword `$ref` must be a string");
   const std::string& text = reference.get_ref<const std::string&>();
-  if (text != "#" && !text.starts_with("#/"))
+  if (text != "#" && !text.starts_with("#/")) {
     return wrong(path, fmt::format("`$ref` to `{}`: only places in this schema (#/...) are "
                                    "supported",
                                    text));
+  }
   const OrderedJson* at = &root_;
   for (size_t begin = 1; begin < text.size();) {
     size_t end = text.find('/', begin + 1);
@@ -241,10 +242,11 @@ Result<const OrderedJson*> SchemaCompiler::resolve(const OrderedJson& reference,
 Result<OrderedJson> SchemaCompiler::merged(const OrderedJson& a,
                                            const OrderedJson& b,
                                            const std::string& path) {
-  if (++merges_ > kMaxMerges)
+  if (++merges_ > kMaxMerges) {
     return wrong(path, fmt::format("more than {} schemas to merge (allOf, or keywords beside $ref "
                                    "or anyOf)",
                                    kMaxMerges));
+  }
   return merge_schemas(a, b, path);
 }
 
@@ -294,10 +296,11 @@ Result<std::vector<std::string>> SchemaCompiler::types(const OrderedJson& schema
     for (const OrderedJson& name : list) {
       const bool known =
           name == "integer" || std::find(kTypes.begin(), kTypes.end(), name) != kTypes.end();
-      if (!known)
+      if (!known) {
         return wrong(path,
                      "keyword `type` must name object, array, string, number, integer, "
                      "boolean or null, or a list of these");
+      }
       out.push_back(name.get<std::string>());
     }
     return out;
@@ -443,11 +446,12 @@ Result<Unit> SchemaCompiler::check_disjoint(const OrderedJson& branches, const s
   for (const OrderedJson& branch : branches) flat.push_back(QUERN_TRY(flattened(branch, path, 0)));
   for (size_t i = 0; i < flat.size(); ++i) {
     for (size_t j = 0; j < i; ++j) {
-      if (!QUERN_TRY(disjoint(flat[i], flat[j], path)))
+      if (!QUERN_TRY(disjoint(flat[i], flat[j], path))) {
         return wrong(path, fmt::format("keyword `oneOf`: a value may satisfy both branch {} and "
                                        "branch {}; give them different types or a required "
                                        "property with different constants, or use `anyOf`",
                                        j, i));
+      }
     }
   }
   return Unit{};
@@ -458,9 +462,10 @@ Result<ExpressionId> SchemaCompiler::enumeration(const OrderedJson& schema,
   if (schema.contains("enum") && !schema.at("enum").is_array())
     return wrong(path, "keyword `enum` must be a list");
   for (const auto& [key, content] : schema.items()) {
-    if (key != "enum" && key != "const" && key != "type" && !is_schema_annotation(key))
+    if (key != "enum" && key != "const" && key != "type" && !is_schema_annotation(key)) {
       return wrong(path,
                    fmt::format("keyword `{}` beside `enum` or `const` is not supported", key));
+    }
   }
   const bool typed = schema.contains("type");
   const std::vector<std::string> allowed =
@@ -570,9 +575,10 @@ Result<std::optional<DecimalBound>> SchemaCompiler::bound(const OrderedJson& sch
     if (found == schema.end()) continue;
     if (!found->is_number()) return wrong(path, fmt::format("keyword `{}` must be a number", key));
     const std::optional<Decimal> decimal = decimal_of(*found);
-    if (!decimal)
+    if (!decimal) {
       return wrong(path, fmt::format("keyword `{}`: {} needs more than 15 decimal digits", key,
                                      found->dump()));
+    }
     const auto number = found->get<double>();
     const bool lower = std::string_view(inclusive) == "minimum";
     const bool tighter = !out || number == chosen || (lower ? number > chosen : number < chosen);
@@ -639,9 +645,9 @@ Result<ExpressionId> SchemaCompiler::extra_member(const OrderedJson& schema,
 }
 
 Result<ExpressionId> SchemaCompiler::object(const OrderedJson& schema, const std::string& path) {
-  static const OrderedJson kNoProperties = OrderedJson::object();
+  static const OrderedJson no_properties = OrderedJson::object();
   const auto found = schema.find("properties");
-  const OrderedJson& properties = found == schema.end() ? kNoProperties : *found;
+  const OrderedJson& properties = found == schema.end() ? no_properties : *found;
   if (!properties.is_object()) return wrong(path, "keyword `properties` must be an object");
   const OrderedJson required = schema.value("required", OrderedJson::array());
   const auto is_name = [](const OrderedJson& name) { return name.is_string(); };
@@ -654,7 +660,7 @@ Result<ExpressionId> SchemaCompiler::object(const OrderedJson& schema, const std
     members.required.push_back(needed);
   };
   for (const auto& [name, property] : properties.items()) {
-    const std::string place = path + ".properties." + name;
+    const std::string place = fmt::format("{}.properties.{}", path, name);
     const bool needed = std::find(required.begin(), required.end(), name) != required.end();
     add(name, QUERN_TRY(value(property, place, 1)), needed);
   }
@@ -663,9 +669,10 @@ Result<ExpressionId> SchemaCompiler::object(const OrderedJson& schema, const std
   for (const OrderedJson& name : required) {
     const auto& text = name.get_ref<const std::string&>();
     if (properties.contains(text)) continue;
-    if (members.extra == out_.nothing())
+    if (members.extra == out_.nothing()) {
       return wrong(path,
                    fmt::format("keyword `required` names `{}`, which `properties` does not", text));
+    }
     add(text,
         additional == schema.end()
             ? json_.value()
@@ -684,17 +691,17 @@ Result<ExpressionId> SchemaCompiler::item(const OrderedJson& schema,
 }
 
 Result<ExpressionId> SchemaCompiler::array(const OrderedJson& schema, const std::string& path) {
-  static const OrderedJson kAnything = true;
-  static const OrderedJson kNothing = false;
+  static const OrderedJson anything = true;
+  static const OrderedJson nothing = false;
   Counts times = QUERN_TRY(counts(schema, "minItems", "maxItems", path));
-  static const OrderedJson kNoPrefix = OrderedJson::array();
+  static const OrderedJson no_prefix = OrderedJson::array();
   const auto listed = schema.find("prefixItems");
-  const OrderedJson& prefix = listed == schema.end() ? kNoPrefix : *listed;
+  const OrderedJson& prefix = listed == schema.end() ? no_prefix : *listed;
   if (!prefix.is_array()) return wrong(path, "keyword `prefixItems` must be a list of schemas");
   const auto found = schema.find("items");
   if (found != schema.end() && found->is_array())
     return wrong(path, "keyword `items` must be a schema; a list belongs in `prefixItems`");
-  const OrderedJson& rest = found != schema.end() ? *found : prefix.empty() ? kAnything : kNothing;
+  const OrderedJson& rest = found != schema.end() ? *found : prefix.empty() ? anything : nothing;
   const auto first = static_cast<int32_t>(prefix.size());
   if (times.max != kUnbounded && times.max < times.min) return out_.nothing();
   // The items behind the prefix, the comma before each included.

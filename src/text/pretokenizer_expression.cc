@@ -250,9 +250,10 @@ class Translator {
       open = {};
       for (const std::string_view known : kKnown)
         if (rest.starts_with(known)) open = known;
-      if (open.empty())
+      if (open.empty()) {
         return unsupported(
             "a group that opens otherwise than (?: (?= (?! (?<= (?<! (?> (?i: (?-i:");
+      }
     }
     groups_.push_back(out_.size());
     out_ += open;

@@ -158,9 +158,11 @@ class TiktokenReader {
       if (name == "<|begin_of_text|>") spec_.bos = token.id;
       spec_.added.push_back(std::move(token));
     }
-    for (const std::string& name : eos)
-      for (const AddedToken& token : spec_.added)
+    for (const std::string& name : eos) {
+      for (const AddedToken& token : spec_.added) {
         if (token.content == name) spec_.eos.push_back(token.id);
+      }
+    }
     spec_.post_processor = template_processing(spec_, spec_.bos, std::nullopt);
   }
 

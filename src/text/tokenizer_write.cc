@@ -17,6 +17,7 @@ std::string optional_string(const std::optional<std::string>& text) {
 
 std::string write_added(const std::vector<AddedToken>& added) {
   std::vector<const AddedToken*> sorted;
+  sorted.reserve(added.size());
   for (const AddedToken& token : added) sorted.push_back(&token);
   std::sort(sorted.begin(), sorted.end(), [](auto* a, auto* b) { return a->id < b->id; });
   std::string out = "[";

@@ -40,7 +40,7 @@ namespace vnni {
 
 inline V v_product(V sum, V a, V b) { return _mm512_dpbusd_epi32(sum, a, b); }
 
-#include "kernels/cpu/limit_body.inl"
+#include "kernels/cpu/limit_body.inl"  // NOLINT(readability-duplicate-include)
 
 }  // namespace vnni
 }  // namespace

@@ -156,14 +156,14 @@ void strip_tile(const StripTile& t) {
 
 template <bool kUncentred, GroupOffset kOffset, int kWidth>
 constexpr void add_strip_width(LinearOps& ops) {
-  constexpr int P = 1 << kWidth;
+  constexpr int kPanels = 1 << kWidth;
   auto& to = ops.strip[kUncentred ? 1 : 0][kOffset == GroupOffset::kMinimum ? 1 : 0][kWidth];
-  to[0] = strip_tile<kUncentred, kOffset, P, 1>;
-  to[1] = strip_tile<kUncentred, kOffset, P, 2>;
-  to[2] = strip_tile<kUncentred, kOffset, P, 3>;
-  to[3] = strip_tile<kUncentred, kOffset, P, 4>;
-  to[4] = strip_tile<kUncentred, kOffset, P, 5>;
-  to[5] = strip_tile<kUncentred, kOffset, P, 6>;
+  to[0] = strip_tile<kUncentred, kOffset, kPanels, 1>;
+  to[1] = strip_tile<kUncentred, kOffset, kPanels, 2>;
+  to[2] = strip_tile<kUncentred, kOffset, kPanels, 3>;
+  to[3] = strip_tile<kUncentred, kOffset, kPanels, 4>;
+  to[4] = strip_tile<kUncentred, kOffset, kPanels, 5>;
+  to[5] = strip_tile<kUncentred, kOffset, kPanels, 6>;
 }
 
 template <bool kUncentred, GroupOffset kOffset>

@@ -34,7 +34,7 @@ struct HeadBlock {
 };
 
 size_t head_bytes(const KvLayout& layout) {
-  const size_t numbers = static_cast<size_t>(2 * kKvBlockTokens * layout.head_dim);
+  const size_t numbers = size_t{2} * static_cast<size_t>(kKvBlockTokens * layout.head_dim);
   const size_t scales = layout.dtype == KvDType::kInt8
                             ? static_cast<size_t>(kKvBlockTokens * (key_groups(layout) + 1))
                             : 0;

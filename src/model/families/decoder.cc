@@ -161,6 +161,7 @@ Result<std::vector<int64_t>> read_windows(const JsonObject& config,
   const Json* types = config.find("layer_types");
   if (types != nullptr) return windows_of_types(config, *types, layers, window);
   std::vector<int64_t> windows;
+  windows.reserve(static_cast<size_t>(layers));
   for (int layer = 0; layer < layers; ++layer) {
     windows.push_back(layer >= first_sliding ? window : 0);
   }

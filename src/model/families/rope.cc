@@ -202,7 +202,7 @@ Result<const RopeType*> find_type(const JsonObject& scaling) {
 
 // The object under the newer or the older key; an empty one when there is neither.
 Result<JsonObject> scaling_object(const JsonObject& config) {
-  static const Json kEmpty = Json::object();
+  static const Json empty = Json::object();
   for (const std::string_view key : {"rope_parameters", "rope_scaling"}) {
     const Json* found = config.find(key);
     if (found == nullptr) continue;
@@ -210,7 +210,7 @@ Result<JsonObject> scaling_object(const JsonObject& config) {
     if (found->is_object()) return JsonObject(*found, source);
     return Error{ErrorCode::kInvalidArgument, fmt::format("{} is not an object", source)};
   }
-  return JsonObject(kEmpty, config.source());
+  return JsonObject(empty, config.source());
 }
 
 }  // namespace

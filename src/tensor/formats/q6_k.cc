@@ -22,8 +22,8 @@ struct Q6_K {
       scales[g] = d * static_cast<float>(static_cast<int8_t>(load_u8(block + 192 + g)));
     }
     for (int half = 0; half < 2; ++half, codes += 128) {
-      const std::byte* low = block + 64 * half;
-      const std::byte* high = block + 128 + 32 * half;
+      const std::byte* low = block + ptrdiff_t{64} * half;
+      const std::byte* high = block + 128 + ptrdiff_t{32} * half;
       for (int i = 0; i < 32; ++i) {
         const unsigned a = load_u8(low + i);
         const unsigned b = load_u8(low + i + 32);
