@@ -22,11 +22,13 @@ struct Command {
 Action declare_bench(CLI::App& app);
 Action declare_chat(CLI::App& app);
 Action declare_compare(CLI::App& app);
+Action declare_completion(CLI::App& app);
 Action declare_cost(CLI::App& app);
 Action declare_eval(CLI::App& app);
 Action declare_generate(CLI::App& app);
 Action declare_inspect(CLI::App& app);
 Action declare_logits(CLI::App& app);
+Action declare_manual(CLI::App& app);
 Action declare_pull(CLI::App& app);
 Action declare_quantize(CLI::App& app);
 Action declare_serve(CLI::App& app);

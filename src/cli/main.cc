@@ -26,6 +26,8 @@ constexpr Command kCommands[] = {
     {"compare", "Quality, speed and cost of several models in one table", declare_compare},
     {"tokenize", "Show the token ids of a text", declare_tokenize},
     {"logits", "Print logits, to compare with other implementations", declare_logits},
+    {"completion", "Print a shell's completion script", declare_completion},
+    {"manual", "Print the manual page", declare_manual},
 };
 
 constexpr const char* kFooter =
