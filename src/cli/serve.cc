@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <set>
 
@@ -309,6 +310,11 @@ void add_engine_options(CLI::App& app, ServeOptions* options) {
   app.add_option("--kv-cache", options->kv_cache,
                  "Key-value cache of each model, e.g. 2GiB (default: for all sequences, at most a "
                  "quarter of the memory)");
+  app.add_option("--pooling", model.pooling,
+                 "Embeddings: the mean of all tokens' hidden states, or the last token's")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, Pooling>{{"mean", Pooling::kMean}, {"last", Pooling::kLast}}))
+      ->default_str("mean");
   app.add_option("--max-queued", options->server.max_queued,
                  "Requests that may wait; more are refused with 503")
       ->check(CLI::Range(1, 1'000'000))

@@ -73,8 +73,9 @@ Result<ServePlan> plan_model(const std::string& name,
                              .kv_dtype = kv_dtype(options.run),
                              .max_batch_tokens = options.max_batch_tokens}));
   plan.weights_bytes = memory.weights_bytes;
-  plan.scratch_bytes = memory.scratch_bytes +
-                       static_cast<uint64_t>(logit_rows(options) * spec.vocabulary) * sizeof(float);
+  const int64_t results =
+      logit_rows(options) * spec.vocabulary + options.max_batch_tokens * spec.hidden;
+  plan.scratch_bytes = memory.scratch_bytes + static_cast<uint64_t>(results) * sizeof(float);
   const uint64_t block_bytes =
       static_cast<uint64_t>(kKvBlockTokens) * kv_bytes_per_token(spec, kv_dtype(options.run));
   const int64_t least = kv_blocks_for(1, plan.context);
@@ -134,6 +135,8 @@ Result<std::unique_ptr<ServingModel>> load_serving_model(const std::string& name
                                              .max_waiting = options.max_queued,
                                              .speculation = {.max_draft = options.max_draft}},
                                clock);
+  served.hidden = model->session.model->spec().hidden;
+  served.pooling = options.pooling;
   served.limits = {.vocabulary = model->session.model->spec().vocabulary,
                    .context_tokens = plan.context,
                    .cache_tokens = plan.kv_blocks * kKvBlockTokens};

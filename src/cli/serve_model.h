@@ -19,8 +19,9 @@ struct ServeModelOptions {
   int64_t max_sequences = 32;      // running at once
   int64_t max_batch_tokens = 512;  // rows of one step
   int64_t max_queued = 256;
-  int64_t max_draft = 0;        // tokens guessed from the text for each sequence and step
-  int64_t context = 0;          // of one request; 0: the model's, at most 8192
+  Pooling pooling = Pooling::kMean;  // of embeddings
+  int64_t max_draft = 0;             // tokens guessed from the text for each sequence and step
+  int64_t context = 0;               // of one request; 0: the model's, at most 8192
   uint64_t kv_cache_bytes = 0;  // 0: what the requests could need, at most a quarter of the memory
 };
 
@@ -31,7 +32,7 @@ struct ServePlan {
   int64_t kv_blocks = 0;
   uint64_t weights_bytes = 0;
   uint64_t kv_cache_bytes = 0;
-  uint64_t scratch_bytes = 0;  // activations and logits of one step
+  uint64_t scratch_bytes = 0;  // activations, logits and hidden states of one step
 
   uint64_t total_bytes() const { return weights_bytes + kv_cache_bytes + scratch_bytes; }
 };

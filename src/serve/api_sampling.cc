@@ -73,7 +73,7 @@ ApiError too_long(int64_t prompt, const LengthOptions& options, int64_t most) {
   if (options.max_tokens) {
     message += fmt::format(" and max_tokens is {}, {} in all", *options.max_tokens,
                            prompt + *options.max_tokens);
-  } else {
+  } else if (prompt == most) {
     message += ", which leaves none for an answer";
   }
   message += fmt::format("; shorten {}{}", options.prompt_field,
@@ -131,10 +131,15 @@ ApiResult<Unit> set_prompt(Request& request,
   const auto length = static_cast<int64_t>(prompt.size());
   const int64_t most = std::min(limits.context_tokens, limits.cache_tokens);
   const int64_t left = most - length;
-  if (left < 1) return too_long(length, options, most);
+  if (left < (request.embedding ? 0 : 1)) return too_long(length, options, most);
   if (options.max_tokens && *options.max_tokens > left) return too_long(length, options, most);
   request.prompt = std::move(prompt);
-  request.max_tokens = options.max_tokens.value_or(std::min(options.fallback.value_or(left), left));
+  if (request.embedding) {
+    request.max_tokens = 0;
+  } else {
+    request.max_tokens =
+        options.max_tokens.value_or(std::min(options.fallback.value_or(left), left));
+  }
   if (const auto valid = validate(request, limits); !valid) {
     return api_error(valid.error(), api_field(valid.error().message, options.prompt_field));
   }

@@ -38,8 +38,9 @@ struct LengthOptions {
   std::string prompt_field;                // "messages"
 };
 
-// Gives the request its prompt and max_tokens and checks the whole against the model's limits.
-// Errors: 400, context_length_exceeded when prompt and answer do not fit, else those of validate().
+// Gives the request its prompt and max_tokens (none for an embedding) and checks the whole against
+// the model's limits. Errors: 400, context_length_exceeded when prompt and answer do not fit, else
+// those of validate().
 ApiResult<Unit> set_prompt(Request& request,
                            std::vector<int32_t> prompt,
                            const LengthOptions& options,

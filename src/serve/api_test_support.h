@@ -81,6 +81,7 @@ class TestModel {
     model.chat_template = &template_;
     model.chat_template_source = std::move(chat_template);
     model.eos_ids = {1};
+    model.hidden = 4;
     model.limits = {.vocabulary = 259, .context_tokens = 4096, .cache_tokens = 8192};
     models.models = {&model};
   }

@@ -1,5 +1,4 @@
-// What needs no engine: /v1/models, /tokenize, /detokenize; and /v1/embeddings, which no engine has
-// yet.
+// What needs no engine: /v1/models, /tokenize, /detokenize.
 #include <utility>
 
 #include "serve/api_endpoints.h"
@@ -112,39 +111,6 @@ OpenedExchange open_detokenize(const CheckedCall& call) {
                                          std::to_string(model.limits.vocabulary - 1));
   }
   return fixed({{"prompt", model.tokenizer->decode(tokens)}});
-}
-
-// --- /v1/embeddings -----------------------------------------------------------------------------
-
-Schema embeddings_request_schema() {
-  const Schema ids = array_schema(integer_schema(0, INT32_MAX), 1);
-  const Schema input = union_schema(
-      {string_schema(1), ids, array_schema(string_schema(1), 1, 2048), array_schema(ids, 1, 2048)});
-  return object_schema({model_member(),
-                        required("input", input),
-                        {"encoding_format", constant_schema({"float", "base64"})},
-                        {"dimensions", integer_schema(1, 1 << 20)},
-                        {"user", string_schema(0, kMaxIdBytes)}});
-}
-
-Schema embeddings_response_schema() {
-  const Schema count = integer_schema(0, INT64_MAX);
-  const Schema vector =
-      union_schema({array_schema(number_schema(-3.5e38, 3.5e38)), string_schema()});
-  return object_schema(
-      {required("object", constant_schema({"list"})), required("model", string_schema()),
-       required("data", array_schema(object_schema(
-                            {required("object", constant_schema({"embedding"})),
-                             required("index", count), required("embedding", vector)}))),
-       required("usage", object_schema({required("prompt_tokens", count),
-                                        required("total_tokens", count)}))});
-}
-
-OpenedExchange open_embeddings(const CheckedCall& call) {
-  const ServedModel& model = *QUERN_TRY(find_model(call.models, call.body));
-  return not_supported("model", "model " + model.id +
-                                    " is served for text alone; embeddings are "
-                                    "not supported");
 }
 
 }  // namespace quern

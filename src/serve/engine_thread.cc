@@ -53,7 +53,7 @@ EngineThread::~EngineThread() {
   thread_.join();
 }
 
-bool EngineThread::submit(uint64_t call, std::vector<Request> requests) {
+bool EngineThread::submit(uint64_t call, std::vector<Request> requests, size_t first) {
   QUERN_CHECK(!requests.empty());
   const auto count = static_cast<int64_t>(requests.size());
   {
@@ -62,7 +62,7 @@ bool EngineThread::submit(uint64_t call, std::vector<Request> requests) {
     if (outstanding_ == 0) progress_ns_ = clock_.now_ns();
     outstanding_ += count;
     inbox_requests_ += count;
-    inbox_.push_back({call, std::move(requests)});
+    inbox_.push_back({call, std::move(requests), first});
   }
   inbox_changed_.notify_one();
   return true;
@@ -71,7 +71,7 @@ bool EngineThread::submit(uint64_t call, std::vector<Request> requests) {
 void EngineThread::cancel(uint64_t call) {
   {
     const std::lock_guard lock(inbox_mutex_);
-    inbox_.push_back({call, {}});
+    inbox_.push_back({.call = call, .requests = {}});
   }
   inbox_changed_.notify_one();
 }
@@ -132,22 +132,26 @@ void EngineThread::admit(Submission& submission) {
   const auto count = static_cast<int64_t>(submission.requests.size());
   starting_ += count;
   inbox_requests_ -= count;
-  std::vector<RequestId> ids;
-  for (Request& request : submission.requests) {
-    Result<RequestId> id = engine_.submit(std::move(request));
+  for (int64_t i = 0; i < count; ++i) {
+    const auto index = static_cast<size_t>(i);
+    Result<RequestId> id = engine_.submit(std::move(submission.requests[index]));
     if (!id) {
-      for (const RequestId other : ids) {
-        engine_.cancel(other);
-        owners_.erase(other);
-      }
-      outstanding_ -= count;
-      happened_.push_back({submission.call, 0, clock_.now_ns(), std::move(id).error()});
-      return;
+      outstanding_ -= count - i;
+      return refuse(submission.call, std::move(id).error());
     }
-    owners_[*id] = {submission.call, ids.size()};
-    ids.push_back(*id);
+    owners_[*id] = {submission.call, submission.first + index};
+    calls_[submission.call].push_back(*id);
   }
-  calls_[submission.call] = std::move(ids);
+}
+
+void EngineThread::refuse(uint64_t call, Error error) {
+  for (const RequestId id : calls_[call]) {
+    engine_.cancel(id);
+    owners_.erase(id);
+    outstanding_ -= 1;
+  }
+  calls_.erase(call);
+  happened_.push_back({call, 0, clock_.now_ns(), std::move(error)});
 }
 
 void EngineThread::cancel_now(uint64_t call) {

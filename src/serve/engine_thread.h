@@ -72,9 +72,10 @@ class EngineThread {
   // Ends after the step that runs; what has not ended is dropped without an event.
   ~EngineThread();
 
-  // Hands a call's requests over, whose events then carry `call` and their index. False when the
-  // inbox is full or the thread has failed. Any thread. Requires a call of its own and requests.
-  bool submit(uint64_t call, std::vector<Request> requests);
+  // Hands requests of a call over, whose events then carry `call` and their index, from `first` on.
+  // False when the inbox is full or the thread has failed. Any thread. Requires a call of its own,
+  // or more requests of a call some of whose have not ended.
+  bool submit(uint64_t call, std::vector<Request> requests, size_t first = 0);
 
   // Ends every request of the call with FinishReason::kCancelled at the start of the next step. A
   // call that is unknown or has ended is ignored. Any thread.
@@ -93,6 +94,7 @@ class EngineThread {
   struct Submission {
     uint64_t call = 0;
     std::vector<Request> requests;  // none: cancel the call
+    size_t first = 0;               // index of the first of them within the call
   };
 
   struct Owner {
@@ -105,6 +107,8 @@ class EngineThread {
   bool take_inbox();
   void admit(Submission& submission);
   void cancel_now(uint64_t call);
+  // Ends what was taken of a call, some of whose requests the engine refused.
+  void refuse(uint64_t call, Error error);
   void step();
   void on_event(const Event& event);
   void fail_all(const char* what);

@@ -1,6 +1,7 @@
 #include "serve/engine_thread.h"
 
 #include <condition_variable>
+#include <map>
 #include <mutex>
 
 #include <gmock/gmock.h>
@@ -154,6 +155,38 @@ TEST(EngineThread, RefusesACallWholeWhenOneRequestIsWrong) {
   bench.wait_for_end(2, 1);
   EXPECT_EQ(bench.thread->snapshot().outstanding, 0);
   EXPECT_EQ(bench.endings(1).size(), 0u);
+}
+
+TEST(EngineThread, TakesMoreRequestsOfACallThatRuns) {
+  Bench bench;
+  bench.model.hold();
+  ASSERT_TRUE(bench.thread->submit(1, requests({4})));
+  bench.model.wait_inside();
+  ASSERT_TRUE(bench.thread->submit(1, requests({4, 4}), 1));
+  bench.model.release();
+  bench.wait_for_end(1, 3);
+  std::map<size_t, int> tokens;
+  for (const EngineDelivery& delivery : bench.all) {
+    if (std::holds_alternative<TokenEvent>(std::get<Event>(delivery.what)))
+      ++tokens[delivery.index];
+  }
+  EXPECT_EQ(tokens, (std::map<size_t, int>{{0, 4}, {1, 4}, {2, 4}}));
+  EXPECT_EQ(bench.thread->snapshot().outstanding, 0);
+}
+
+TEST(EngineThread, EndsWhatRunsOfACallThatItRefusesLater) {
+  Bench bench;
+  bench.model.hold();
+  ASSERT_TRUE(bench.thread->submit(1, requests({4000})));
+  bench.model.wait_inside();
+  ASSERT_TRUE(bench.thread->submit(1, requests({1, 1'000'000}), 1));
+  ASSERT_TRUE(bench.thread->submit(2, requests({20})));
+  bench.model.release();
+  bench.wait_for_end(2, 1);
+  EXPECT_EQ(bench.endings(1).size(), 0u);
+  const EngineSnapshot after = bench.thread->snapshot();
+  EXPECT_EQ(after.outstanding, 0);
+  EXPECT_EQ(after.stats.running, 0);
 }
 
 TEST(EngineThread, TellsSinceWhenThereWasNoProgress) {

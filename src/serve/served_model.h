@@ -52,6 +52,8 @@ struct ServedModel {
   std::string bos_token, eos_token;             // as the template sees them
   std::vector<int32_t> eos_ids;                 // tokens that end a text
   RequestLimits limits;
+  int64_t hidden = 0;                // numbers of an embedding
+  Pooling pooling = Pooling::kMean;  // how it is made
   GenerationDefaults defaults;
   std::unique_ptr<GrammarCache> grammars = std::make_unique<GrammarCache>();
 };

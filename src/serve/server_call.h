@@ -40,8 +40,14 @@ struct Call {
   std::string body;                  // until it is opened
   Connection* connection = nullptr;  // nullptr once the client is gone or has its answer
   std::unique_ptr<Exchange> exchange;
-  size_t engine = 0;     // runs it
-  size_t remaining = 0;  // requests that have not ended
+  size_t engine = 0;              // runs it
+  std::vector<Request> requests;  // moved out of here as they are handed to the engine
+  size_t handed_over = 0;         // the first so many
+  size_t remaining = 0;           // requests that have not ended
+
+  // Requests that the engine has and that have not ended.
+  size_t running() const { return remaining - (requests.size() - handed_over); }
+
   std::vector<AnswerState> answers;
   bool head_sent = false;
   int status = 0;  // of the answer; 0: none yet

@@ -16,7 +16,8 @@ namespace {
 
 namespace asio = boost::asio;
 
-constexpr int kClientGone = 499;  // as logs say it; never sent
+constexpr int kClientGone = 499;          // as logs say it; never sent
+constexpr size_t kRequestsTogether = 64;  // of one call, that an engine has at once
 
 ApiError internal_error(std::string message) {
   return {.status = 500, .type = "server_error", .message = std::move(message)};
@@ -131,18 +132,45 @@ void ServerCore::start_requests(Call& call, std::vector<Request> requests) {
   Slot* slot = slot_of(call.exchange->model());
   if (slot == nullptr) return fail_call(call, internal_error("no engine runs this model"));
   call.engine = static_cast<size_t>(slot - slots_.data());
-  const EngineSnapshot engine = slot->thread->snapshot();
-  const auto count = static_cast<int64_t>(requests.size());
-  for (Request& request : requests) {
+  for (const Request& request : requests) {
     call.answers.push_back({.max_tokens = request.max_tokens});
-    request.deadline_ns = now_ns() + options_.deadlines.queue_ms * 1'000'000;
   }
-  const bool full = engine.inbox + engine.stats.waiting + count > options_.max_queued;
-  if (engine.failed) return fail_call(call, internal_error("the engine has failed"));
-  if (full || !slot->thread->submit(call.id, std::move(requests))) {
-    return reject(call, Rejection::kQueueFull, "the server is busy; try again");
+  if (slot->thread->snapshot().failed) {
+    return fail_call(call, internal_error("the engine has failed"));
   }
-  call.remaining = call.answers.size();
+  call.requests = std::move(requests);
+  call.remaining = call.requests.size();
+  if (submit_more(call)) return;
+  cancel(call);
+  reject(call, Rejection::kQueueFull, "the server is busy; try again");
+}
+
+bool ServerCore::submit_more(Call& call) {
+  EngineThread& thread = *slots_[call.engine].thread;
+  const size_t most =
+      std::min(kRequestsTogether, static_cast<size_t>(options_.max_queued)) - call.running();
+  const size_t first = call.handed_over;
+  const size_t count = std::min(most, call.requests.size() - first);
+  const EngineSnapshot engine = thread.snapshot();
+  const int64_t queued = engine.inbox + engine.stats.waiting + static_cast<int64_t>(count);
+  if (count == 0 || queued > options_.max_queued) return false;
+  std::vector<Request> requests;
+  for (size_t i = first; i < first + count; ++i) {
+    requests.push_back(std::move(call.requests[i]));
+    requests.back().deadline_ns = now_ns() + options_.deadlines.queue_ms * 1'000'000;
+  }
+  call.handed_over += count;
+  if (thread.submit(call.id, std::move(requests), first)) return true;
+  call.remaining -= count;  // the thread has failed and will not tell of them
+  return false;
+}
+
+// After one of its requests has ended.
+void ServerCore::go_on(Call& call) {
+  const bool has_more = call.handed_over < call.requests.size();
+  if (!has_more || submit_more(call) || call.running() > 0) return;
+  cancel(call);
+  reject(call, Rejection::kQueueFull, "the server is busy; try again");
 }
 
 void ServerCore::drain_engine(size_t index) {
@@ -203,7 +231,9 @@ void ServerCore::deliver_event(Slot& slot, Call& call, const EngineDelivery& del
   frames_.clear();
   call.exchange->on_event(delivery.index, event, frames_);
   if (!frames_.empty()) write_stream(call, frames_);
-  if (call.remaining == 0 && call.connection != nullptr) end_call(call);
+  if (call.connection == nullptr || finished == nullptr) return;
+  if (call.remaining == 0) return end_call(call);
+  go_on(call);
 }
 
 void ServerCore::record_token(Slot& slot, Call& call, const EngineDelivery& delivery) {
@@ -306,6 +336,8 @@ void ServerCore::detach(Call& call) {
 }
 
 void ServerCore::cancel(Call& call) {
+  call.remaining = call.running();
+  call.handed_over = call.requests.size();
   if (call.remaining > 0) slots_[call.engine].thread->cancel(call.id);
 }
 

@@ -113,6 +113,9 @@ class ServerCore {
   void open_on_pool(const Call& call, uint64_t seed);
   void on_opened(uint64_t id, OpenedExchange opened);
   void start_requests(Call& call, std::vector<Request> requests);
+  // Hands over what the engine may have of the call at once; false when it takes nothing.
+  bool submit_more(Call& call);
+  void go_on(Call& call);
   void drain_engine(size_t slot);
   void deliver(Slot& slot, EngineDelivery& delivery);
   void deliver_event(Slot& slot, Call& call, const EngineDelivery& delivery);

@@ -1,5 +1,7 @@
 #include "serve/server.h"
 
+#include <algorithm>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -273,10 +275,42 @@ TEST(Server, RefusesWhatDoesNotFitTheQueueWithoutTheEngine) {
   for (const auto& client : clients) EXPECT_EQ(client->read_answer().status, 200);
 }
 
-TEST(Server, RefusesMoreAnswersThanTheQueueTakes) {
-  TestServer server({.max_queued = 2});
+TEST(Server, AnswersACallOfMoreRequestsThanTheQueueTakes) {
+  ServerOptions options;
+  TestServer roomy(options);
+  const std::string all = TestClient(roomy.port()).post("n=9 max=1 nothing_else").body;
+  options.max_queued = 2;
+  TestServer server(options);
   TestClient client(server.port());
-  EXPECT_EQ(client.post("n=3").status, 503);
+  const Answer answer = client.post("n=9 max=1 nothing_else");
+  EXPECT_EQ(answer.status, 200);
+  const auto words = [](const std::string& text) {
+    std::set<std::string> found;
+    for (size_t at = 0; at < text.size();) {
+      const size_t end = std::min(text.find(' ', at), text.size());
+      found.insert(text.substr(at, end - at));
+      at = end + 1;
+    }
+    return found;
+  };
+  EXPECT_EQ(words(answer.body), words(all));
+  EXPECT_EQ(words(answer.body).size(), 10u);  // and "tokens"
+}
+
+TEST(Server, StartsNoMoreOfACallWhoseClientIsGone) {
+  ServerOptions options;
+  options.max_queued = 2;
+  TestServer server(options);
+  server.model.hold();
+  TestClient client(server.port());
+  client.send_post("n=50 max=1000");
+  server.model.wait_inside();
+  client.close();
+  server.wait_for_metric("quern:http_abandoned_total", "1");
+  server.model.release();
+  server.wait_for_metric("quern:http_calls", "0");
+  EXPECT_EQ(server.metric(ended("abort")), "2");
+  EXPECT_EQ(server.metric(kRunning), "0");
 }
 
 TEST(Server, RefusesRequestsThatWaitedTooLong) {

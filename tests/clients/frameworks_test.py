@@ -5,7 +5,7 @@ import pydantic
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
-from langchain_openai import ChatOpenAI
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 
 
 class Trip(pydantic.BaseModel):
@@ -61,6 +61,13 @@ def test_langchain_responds(server):
     assert answer.usage_metadata["output_tokens"] >= 1
 
 
+def test_langchain_embeds(server):
+    embeddings = OpenAIEmbeddings(model=server.model, base_url=server.url + "/v1", api_key="none",
+                                  check_embedding_ctx_length=False, max_retries=0)
+    vectors = embeddings.embed_documents(["Hello", "Rome"])
+    assert vectors[0] == embeddings.embed_query("Hello") != vectors[1]
+
+
 def complete(server, **fields):
     return litellm.completion(
         model="openai/" + server.model, api_base=server.url + "/v1", api_key="none",
@@ -80,6 +87,12 @@ def test_litellm_speaks_anthropic(server):
         model="anthropic/" + server.model, api_base=server.url, api_key="none",
         messages=[{"role": "user", "content": "Hello"}], max_tokens=8, temperature=0)
     assert answer.usage.completion_tokens >= 1
+
+
+def test_litellm_embeds(server):
+    answer = litellm.embedding(model="openai/" + server.model, api_base=server.url + "/v1",
+                               api_key="none", input=["Hello", "Rome"])
+    assert [item["index"] for item in answer.data] == [0, 1]
 
 
 def test_litellm_reports_errors(server):

@@ -252,10 +252,47 @@ def test_refuses(client, fields, kind, param, code, server):
     assert caught.value.request_id
 
 
-def test_refuses_embeddings(client, server):
-    with pytest.raises(openai.APIStatusError) as caught:
-        client.embeddings.create(model=server.model, input="text")
-    assert caught.value.status_code == 501
+def length(vector):
+    return sum(x * x for x in vector) ** 0.5
+
+
+def test_embeds(client, server):
+    one = client.embeddings.create(model=server.model, input="A city")  # asks for base64
+    assert one.usage.prompt_tokens == one.usage.total_tokens >= 1
+    vector = one.data[0].embedding
+    assert length(vector) == pytest.approx(1, abs=1e-5)
+    floats = client.embeddings.create(model=server.model, input="A city", encoding_format="float")
+    assert floats.data[0].embedding == pytest.approx(vector, abs=1e-7)
+    tokens = client.post("/../tokenize", cast_to=object, body={"prompt": "A city"})["tokens"]
+    for same in (tokens, [tokens]):
+        again = client.embeddings.create(model=server.model, input=same)
+        assert again.data[0].embedding == vector
+    short = client.embeddings.create(model=server.model, input="A city", dimensions=8)
+    scale = length(vector[:8])
+    assert short.data[0].embedding == pytest.approx([x / scale for x in vector[:8]], abs=1e-5)
+
+
+def test_embeds_many_as_one(client, server):
+    texts = [f"number {i}" for i in range(300)]  # more than may wait
+    many = client.embeddings.create(model=server.model, input=texts)
+    assert [item.index for item in many.data] == list(range(300))
+    for i in (0, 150, 299):
+        one = client.embeddings.create(model=server.model, input=texts[i])
+        assert one.data[0].embedding == many.data[i].embedding
+    assert many.data[0].embedding != many.data[1].embedding
+
+
+@pytest.mark.parametrize("fields, param", [
+    ({"input": ""}, "input"),
+    ({"input": []}, "input"),
+    ({"dimensions": 1 << 20}, "dimensions"),
+    ({"input": ["a", [1 << 30]]}, "input"),
+    ({"input": [[1], [1 << 30]]}, "input[1]"),
+])
+def test_refuses_embeddings_it_cannot_make(client, server, fields, param):
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.embeddings.create(**{"model": server.model, "input": "text", **fields})
+    assert caught.value.param == param
 
 
 def running(client):
