@@ -27,6 +27,7 @@ Action declare_cost(CLI::App& app);
 Action declare_eval(CLI::App& app);
 Action declare_generate(CLI::App& app);
 Action declare_inspect(CLI::App& app);
+Action declare_load(CLI::App& app);
 Action declare_logits(CLI::App& app);
 Action declare_manual(CLI::App& app);
 Action declare_pull(CLI::App& app);

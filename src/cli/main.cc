@@ -21,6 +21,7 @@ constexpr Command kCommands[] = {
     {"generate", "Complete one prompt", declare_generate},
     {"chat", "Talk with a model in the terminal", declare_chat},
     {"serve", "Serve models over HTTP, OpenAI-compatible", declare_serve},
+    {"load", "Put load on a server and measure its latencies", declare_load},
     {"bench", "Measure speed beside the machine's limits", declare_bench},
     {"cost", "Cost per token, margin and break-even", declare_cost},
     {"compare", "Quality, speed and cost of several models in one table", declare_compare},
