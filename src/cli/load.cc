@@ -170,7 +170,7 @@ Result<Workload> make_workload(const LoadOptions& options, LoadPlan& plan, Serve
 }
 
 // The bar counts requests, or seconds where the time is what ends the run.
-RunHooks make_hooks(Progress* progress, const RunOptions& run) {
+RunHooks make_hooks(Progress* progress, const LoadRunOptions& run) {
   return {.interrupted = interrupted, .on_progress = [progress, &run](const RunProgress& now) {
             progress->note(
                 fmt::format("{} active, {} failed, {:.0f} tokens/s", now.active, now.failed,
@@ -181,7 +181,7 @@ RunHooks make_hooks(Progress* progress, const RunOptions& run) {
 
 RunResult run_with_progress(const Workload& workload,
                             const ServerProbe& server,
-                            const RunOptions& run,
+                            const LoadRunOptions& run,
                             const LoadOptions& options,
                             const char* title) {
   const SteadyClock clock;
@@ -196,14 +196,14 @@ RunResult run_plan(const LoadOptions& options,
                    const LoadPlan& plan,
                    const Workload& workload,
                    const ServerProbe& server) {
-  RunOptions run{.due_seconds = plan.due_seconds,
-                 .endless = plan.endless(),
-                 .concurrency = plan.concurrency,
-                 .duration_seconds = options.duration,
-                 .timeout_seconds = options.timeout,
-                 .head = server.post_head(endpoint_path(plan.workload.endpoint))};
+  LoadRunOptions run{.due_seconds = plan.due_seconds,
+                     .endless = plan.endless(),
+                     .concurrency = plan.concurrency,
+                     .duration_seconds = options.duration,
+                     .timeout_seconds = options.timeout,
+                     .head = server.post_head(endpoint_path(plan.workload.endpoint))};
   if (options.warmup > 0) {
-    RunOptions warmup = run;
+    LoadRunOptions warmup = run;
     warmup.due_seconds.assign(static_cast<size_t>(options.warmup), 0.0);
     warmup.endless = false;
     warmup.duration_seconds = 0;
@@ -283,7 +283,7 @@ struct ResultFiles {
 };
 
 void write_files(const RunResult& result,
-                 const LoadReport& report,
+                 const RunReport& report,
                  const std::vector<std::string>& notes,
                  const ResultFiles& files) {
   if (files.plot) {
@@ -292,7 +292,7 @@ void write_files(const RunResult& result,
   }
   if (!files.output) return;
   std::string lines;
-  for (const RequestRecord& record : result.records) {
+  for (const LoadRecord& record : result.records) {
     lines +=
         record_json(record).dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
     lines += '\n';
@@ -302,7 +302,7 @@ void write_files(const RunResult& result,
 }
 
 // Whether the run did what was asked: all was answered, refused in order or closed on purpose.
-Result<Unit> judge(const LoadReport& report, const LoadOptions& options) {
+Result<Unit> judge(const RunReport& report, const LoadOptions& options) {
   if (report.end == RunEnd::kInterrupted) throw Interrupted{};
   if (report.end == RunEnd::kUnreachable) {
     throw std::runtime_error(fmt::format(
@@ -338,7 +338,7 @@ Result<Unit> run_command(const LoadOptions& options) {
   const Workload workload = QUERN_TRY(make_workload(options, plan, *server));
   check_interrupt();
   const RunResult result = run_plan(options, plan, workload, *server);
-  const LoadReport report =
+  const RunReport report =
       make_report(result, {.objective = plan.objective, .ignore_eos = options.ignore_eos});
   const std::vector<std::string> notes = {
       fmt::format("{}{}, model {}", plan.url.text(), endpoint_path(plan.workload.endpoint),

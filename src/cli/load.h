@@ -8,6 +8,6 @@
 namespace quern {
 
 // What people read of a run, with the objective's line where one was set.
-std::string load_tables(const LoadReport& report, const Objective& objective);
+std::string load_tables(const RunReport& report, const Objective& objective);
 
 }  // namespace quern

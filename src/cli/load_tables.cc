@@ -15,7 +15,7 @@ std::string by_status(const std::map<int, int64_t>& counts) {
   return text.empty() ? text : text + ")";
 }
 
-std::string request_lines(const LoadReport& report) {
+std::string request_lines(const RunReport& report) {
   std::string text = fmt::format("requests: {} sent, {} ok", format_count(report.sent),
                                  format_count(report.count(Outcome::kOk)));
   const auto add = [&](Outcome outcome, const char* name, const std::string& details) {
@@ -32,7 +32,7 @@ std::string request_lines(const LoadReport& report) {
                             report.seconds);
 }
 
-std::string throughput_lines(const LoadReport& report) {
+std::string throughput_lines(const RunReport& report) {
   return fmt::format(
       "throughput: {:.2f} requests/s, {:.1f} output tokens/s (peak {:.0f}), {:.1f} input tokens/s\n"
       "tokens: {} input ({} cached), {} output; a request has {:.1f} and {:.1f} on average\n",
@@ -42,7 +42,7 @@ std::string throughput_lines(const LoadReport& report) {
       format_count(report.output_tokens), report.input.mean, report.output.mean);
 }
 
-std::string latency_table(const LoadReport& report) {
+std::string latency_table(const RunReport& report) {
   Table table({{"ms", Align::kLeft},
                {"mean", Align::kRight},
                {"median", Align::kRight},
@@ -68,7 +68,7 @@ std::string latency_table(const LoadReport& report) {
   return table.text();
 }
 
-std::string goodput_line(const LoadReport& report, const Objective& objective) {
+std::string goodput_line(const RunReport& report, const Objective& objective) {
   if (objective.empty()) return "";
   std::string limits;
   const auto add = [&](const char* name, std::optional<double> limit_ms) {
@@ -94,7 +94,7 @@ std::string message_lines(const char* title,
 
 }  // namespace
 
-std::string load_tables(const LoadReport& report, const Objective& objective) {
+std::string load_tables(const RunReport& report, const Objective& objective) {
   std::string text = request_lines(report);
   if (report.count(Outcome::kOk) > 0) text += throughput_lines(report);
   text += "\n" + latency_table(report) + "\n" + goodput_line(report, objective);

@@ -45,7 +45,7 @@ std::vector<PlotLine> ended_by_second(const RunResult& result) {
   std::vector<PlotLine> lines;
   for (const auto& [name, outcomes] : kKinds) {
     std::vector<double> counts(static_cast<size_t>(result.seconds) + 1, 0);
-    for (const RequestRecord& record : result.records) {
+    for (const LoadRecord& record : result.records) {
       if (std::find(outcomes.begin(), outcomes.end(), record.outcome) == outcomes.end()) continue;
       const auto second = static_cast<size_t>(static_cast<double>(record.end_ns) * 1e-9);
       counts[std::min(second, counts.size() - 1)] += 1;
@@ -58,10 +58,10 @@ std::vector<PlotLine> ended_by_second(const RunResult& result) {
 }  // namespace
 
 std::string load_plot(const RunResult& result,
-                      const LoadReport& report,
+                      const RunReport& report,
                       const std::vector<std::string>& notes) {
   std::vector<double> ttft, tpot, itl;
-  for (const RequestRecord& record : result.records) {
+  for (const LoadRecord& record : result.records) {
     if (record.outcome != Outcome::kOk) continue;
     ttft.push_back(record.ttft_ms());
     if (record.output_tokens() > 1) tpot.push_back(record.tpot_ms());

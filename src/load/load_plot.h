@@ -11,7 +11,7 @@ namespace quern {
 
 // One SVG file; `notes` stand under its title.
 std::string load_plot(const RunResult& result,
-                      const LoadReport& report,
+                      const RunReport& report,
                       const std::vector<std::string>& notes);
 
 }  // namespace quern

@@ -29,10 +29,10 @@ void LoadStream::start(PlannedRequest planned,
   start_ns_ = start_ns;
   parser_ = SseParser();
   error_body_.clear();
-  record_ = RequestRecord{.index = planned.index,
-                          .behaviour = planned.behaviour,
-                          .due_ns = due_ns,
-                          .max_tokens = planned.output_tokens};
+  record_ = LoadRecord{.index = planned.index,
+                       .behaviour = planned.behaviour,
+                       .due_ns = due_ns,
+                       .max_tokens = planned.output_tokens};
   std::string request =
       fmt::format("{}Content-Length: {}\r\n\r\n{}", head, planned.body.size(), planned.body);
   planned.body = std::string();

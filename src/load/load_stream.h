@@ -39,7 +39,7 @@ class LoadStream final : public HttpSink {
   bool unreachable() const { return end_ == HttpEnd::kNoConnection; }
 
   // Requires that it is not busy. Leaves nothing behind.
-  RequestRecord take_record() { return std::move(record_); }
+  LoadRecord take_record() { return std::move(record_); }
 
   void on_sent() override;
   void on_head(int status) override;
@@ -59,7 +59,7 @@ class LoadStream final : public HttpSink {
   HttpConnection connection_;
   SseParser parser_;
   PlannedRequest planned_;
-  RequestRecord record_;
+  LoadRecord record_;
   std::string error_body_;
   int64_t start_ns_ = 0;
   int64_t output_ns_ = 0;  // of the latest chunk with output

@@ -23,12 +23,12 @@ enum class Outcome : uint8_t {
 const char* outcome_name(Outcome outcome);
 
 // Times are from the start of the run; -1 where there is none.
-struct RequestRecord {
+struct LoadRecord {
   uint64_t index = 0;
   Behaviour behaviour = Behaviour::kGood;
   Outcome outcome = Outcome::kFailed;
   int status = 0;                         // of HTTP; 0 without an answer
-  int64_t due_ns = 0;                     // when it was to be sent
+  int64_t due_ns = -1;                    // when it was to be sent, in an open loop
   int64_t sent_ns = 0;                    // when it began, the connection included
   int64_t first_ns = -1;                  // first chunk with output
   int64_t last_ns = -1;                   // last chunk of the answer

@@ -23,7 +23,7 @@ std::vector<std::pair<std::string, int64_t>> most_frequent(const MessageCounts& 
 }
 
 // A token of a chunk weighs what makes the chunks of a request come to its tokens.
-void add_tokens(const RequestRecord& record, std::vector<double>* seconds) {
+void add_tokens(const LoadRecord& record, std::vector<double>* seconds) {
   if (record.chunks == 0) return;
   const double weight = std::max(
       1.0, static_cast<double>(record.output_tokens()) / static_cast<double>(record.chunks));
@@ -40,7 +40,7 @@ void add_tokens(const RequestRecord& record, std::vector<double>* seconds) {
   }
 }
 
-bool within(const RequestRecord& record, const Objective& objective) {
+bool within(const LoadRecord& record, const Objective& objective) {
   return record.ttft_ms() <= objective.ttft_ms.value_or(record.ttft_ms()) &&
          record.tpot_ms() <= objective.tpot_ms.value_or(record.tpot_ms()) &&
          record.e2e_ms() <= objective.e2e_ms.value_or(record.e2e_ms());
@@ -51,9 +51,9 @@ struct Samples {
   MessageCounts errors, usage_problems;
 };
 
-void add_ok(const RequestRecord& record,
+void add_ok(const LoadRecord& record,
             const ReportOptions& options,
-            LoadReport* report,
+            RunReport* report,
             Samples* samples) {
   const int64_t output = record.output_tokens();
   const int64_t input = record.usage ? record.usage->prompt_tokens : 0;
@@ -73,12 +73,14 @@ void add_ok(const RequestRecord& record,
   if (!problem.empty()) ++samples->usage_problems[problem];
 }
 
-void add_record(const RequestRecord& record,
+void add_record(const LoadRecord& record,
                 const ReportOptions& options,
-                LoadReport* report,
+                RunReport* report,
                 Samples* samples) {
   ++report->outcomes[record.outcome];
-  samples->lag.push_back(static_cast<double>(record.sent_ns - record.due_ns) * 1e-6);
+  if (record.due_ns >= 0) {
+    samples->lag.push_back(static_cast<double>(record.sent_ns - record.due_ns) * 1e-6);
+  }
   add_tokens(record, &report->tokens_in_second);
   switch (record.outcome) {
     case Outcome::kOk:
@@ -120,7 +122,7 @@ OrderedJson messages_json(const std::vector<std::pair<std::string, int64_t>>& me
   return out;
 }
 
-OrderedJson requests_json(const LoadReport& report) {
+OrderedJson requests_json(const RunReport& report) {
   return {{"sent", report.sent},
           {"ok", report.count(Outcome::kOk)},
           {"failed", report.count(Outcome::kFailed)},
@@ -132,7 +134,7 @@ OrderedJson requests_json(const LoadReport& report) {
           {"failed_by_status", by_status_json(report.failed_by_status)}};
 }
 
-OrderedJson goodput_json(const LoadReport& report, const Objective& objective) {
+OrderedJson goodput_json(const RunReport& report, const Objective& objective) {
   if (objective.empty()) return nullptr;
   OrderedJson out = OrderedJson::object();
   if (objective.ttft_ms) out["ttft_ms"] = *objective.ttft_ms;
@@ -160,28 +162,29 @@ const char* end_name(RunEnd end) {
 
 }  // namespace
 
-int64_t LoadReport::count(Outcome outcome) const {
+int64_t RunReport::count(Outcome outcome) const {
   const auto it = outcomes.find(outcome);
   return it == outcomes.end() ? 0 : it->second;
 }
 
-double LoadReport::per_second(int64_t amount) const {
+double RunReport::per_second(int64_t amount) const {
   return seconds > 0 ? static_cast<double>(amount) / seconds : 0;
 }
 
-double LoadReport::peak_tokens_per_second() const {
+double RunReport::peak_tokens_per_second() const {
   if (tokens_in_second.empty()) return 0;
+  if (seconds < 1) return per_second(output_tokens);
   return *std::max_element(tokens_in_second.begin(), tokens_in_second.end());
 }
 
-LoadReport make_report(const RunResult& result, const ReportOptions& options) {
-  LoadReport report{.end = result.end,
-                    .seconds = result.seconds,
-                    .sent = std::ssize(result.records),
-                    .concurrency_max = result.concurrency_max,
-                    .connections = result.connections};
+RunReport make_report(const RunResult& result, const ReportOptions& options) {
+  RunReport report{.end = result.end,
+                   .seconds = result.seconds,
+                   .sent = std::ssize(result.records),
+                   .concurrency_max = result.concurrency_max,
+                   .connections = result.connections};
   Samples samples;
-  for (const RequestRecord& record : result.records) {
+  for (const LoadRecord& record : result.records) {
     add_record(record, options, &report, &samples);
   }
   report.input = summarize(std::move(samples.input));
@@ -197,7 +200,7 @@ LoadReport make_report(const RunResult& result, const ReportOptions& options) {
   return report;
 }
 
-std::string usage_problem(const RequestRecord& record, const ReportOptions& options) {
+std::string usage_problem(const LoadRecord& record, const ReportOptions& options) {
   if (!record.usage) return "the stream has no usage";
   const StreamUsage& usage = *record.usage;
   if (usage.prompt_tokens + usage.completion_tokens != usage.total_tokens) {
@@ -215,7 +218,7 @@ std::string usage_problem(const RequestRecord& record, const ReportOptions& opti
   return {};
 }
 
-OrderedJson report_json(const LoadReport& report, const Objective& objective) {
+OrderedJson report_json(const RunReport& report, const Objective& objective) {
   const int64_t tokens = report.input_tokens + report.output_tokens;
   OrderedJson usage = {{"checked", report.usage_checked},
                        {"problems", messages_json(report.usage_problems)}};
@@ -246,7 +249,7 @@ OrderedJson report_json(const LoadReport& report, const Objective& objective) {
           {"errors", messages_json(report.errors)}};
 }
 
-OrderedJson record_json(const RequestRecord& record) {
+OrderedJson record_json(const LoadRecord& record) {
   OrderedJson out = {{"index", record.index},
                      {"outcome", outcome_name(record.outcome)},
                      {"status", record.status},

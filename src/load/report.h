@@ -15,7 +15,7 @@
 
 namespace quern {
 
-struct LoadReport {
+struct RunReport {
   RunEnd end = RunEnd::kComplete;
   double seconds = 0;
   int64_t sent = 0;
@@ -40,6 +40,7 @@ struct LoadReport {
 
   int64_t count(Outcome outcome) const;
   double per_second(int64_t amount) const;
+  // Of the best second; of a shorter run the mean.
   double peak_tokens_per_second() const;
 };
 
@@ -48,15 +49,15 @@ struct ReportOptions {
   bool ignore_eos = false;  // so that usage must be what was asked
 };
 
-LoadReport make_report(const RunResult& result, const ReportOptions& options);
+RunReport make_report(const RunResult& result, const ReportOptions& options);
 
 // What is wrong with the counts of a request that ended well; empty when nothing is.
-std::string usage_problem(const RequestRecord& record, const ReportOptions& options);
+std::string usage_problem(const LoadRecord& record, const ReportOptions& options);
 
 // The figures of docs/json.md.
-nlohmann::ordered_json report_json(const LoadReport& report, const Objective& objective);
+nlohmann::ordered_json report_json(const RunReport& report, const Objective& objective);
 
 // One line of the file of requests, without any text of prompt or answer.
-nlohmann::ordered_json record_json(const RequestRecord& record);
+nlohmann::ordered_json record_json(const LoadRecord& record);
 
 }  // namespace quern

@@ -18,8 +18,8 @@ using testing::Pair;
 constexpr int64_t kMs = 1'000'000;
 
 // Sent at 100 ms, four tokens at 150, 160, 180 and 210 ms.
-RequestRecord good_record() {
-  RequestRecord record;
+LoadRecord good_record() {
+  LoadRecord record;
   record.outcome = Outcome::kOk;
   record.status = 200;
   record.due_ns = 99 * kMs;
@@ -36,8 +36,8 @@ RequestRecord good_record() {
   return record;
 }
 
-RequestRecord record_of(Outcome outcome, int status, const std::string& error = "") {
-  RequestRecord record;
+LoadRecord record_of(Outcome outcome, int status, const std::string& error = "") {
+  LoadRecord record;
   record.outcome = outcome;
   record.status = status;
   record.sent_ns = 10 * kMs;
@@ -46,12 +46,12 @@ RequestRecord record_of(Outcome outcome, int status, const std::string& error = 
   return record;
 }
 
-RunResult result_of(std::vector<RequestRecord> records, double seconds = 2) {
+RunResult result_of(std::vector<LoadRecord> records, double seconds = 2) {
   return {.records = std::move(records), .seconds = seconds, .concurrency_max = 3};
 }
 
 TEST(Report, HasTheLatenciesOfVllm) {
-  const LoadReport report = make_report(result_of({good_record()}), {});
+  const RunReport report = make_report(result_of({good_record()}), {});
   EXPECT_DOUBLE_EQ(report.ttft_ms.mean, 50);
   EXPECT_DOUBLE_EQ(report.tpot_ms.mean, 20);  // (110 - 50) / 3
   EXPECT_DOUBLE_EQ(report.itl_ms.mean, 20);
@@ -61,7 +61,7 @@ TEST(Report, HasTheLatenciesOfVllm) {
 }
 
 TEST(Report, DividesTokensByTheTimeOfTheRun) {
-  const LoadReport report = make_report(result_of({good_record(), good_record()}), {});
+  const RunReport report = make_report(result_of({good_record(), good_record()}), {});
   EXPECT_EQ(report.input_tokens, 16);
   EXPECT_EQ(report.cached_tokens, 4);
   EXPECT_EQ(report.output_tokens, 8);
@@ -70,9 +70,9 @@ TEST(Report, DividesTokensByTheTimeOfTheRun) {
 }
 
 TEST(Report, LeavesOneTokenOutOfTpotAndCountsItAsGood) {
-  RequestRecord single = good_record();
+  LoadRecord single = good_record();
   single.usage->completion_tokens = 1;
-  const LoadReport report = make_report(result_of({single}), {.objective = {.tpot_ms = 0.001}});
+  const RunReport report = make_report(result_of({single}), {.objective = {.tpot_ms = 0.001}});
   EXPECT_EQ(report.tpot_ms.count, 0u);
   EXPECT_EQ(report.good, 1);
 }
@@ -88,17 +88,17 @@ TEST(Report, CountsAsGoodWhatMeetsEveryLimit) {
 }
 
 TEST(Report, SpreadsTheTokensOfAChunkOverTheSecondsOfItsChunks) {
-  RequestRecord record = good_record();
+  LoadRecord record = good_record();
   record.sent_ns = 0;
   record.first_ns = 500 * kMs;
   record.gaps_ms = {400, 200, 1900};  // at 0.5, 0.9, 1.1 and 3.0 s
   record.usage->completion_tokens = 8;
-  const LoadReport report = make_report(result_of({record}), {});
+  const RunReport report = make_report(result_of({record}), {});
   EXPECT_THAT(report.tokens_in_second, ElementsAre(4, 2, 0, 2));
 }
 
 TEST(Report, CountsOutcomesApart) {
-  const LoadReport report = make_report(
+  const RunReport report = make_report(
       result_of({good_record(), record_of(Outcome::kRefused, 503, "full"),
                  record_of(Outcome::kRefused, 429), record_of(Outcome::kFailed, 500, "a"),
                  record_of(Outcome::kFailed, 0, "b"), record_of(Outcome::kFailed, 0, "b"),
@@ -116,7 +116,7 @@ TEST(Report, CountsOutcomesApart) {
 }
 
 TEST(Report, ShowsAFewErrorsAlone) {
-  std::vector<RequestRecord> records;
+  std::vector<LoadRecord> records;
   for (int i = 0; i < 100; ++i) {
     records.push_back(record_of(Outcome::kFailed, 500, std::to_string(i)));
   }
@@ -124,7 +124,7 @@ TEST(Report, ShowsAFewErrorsAlone) {
 }
 
 TEST(Report, OfNoRequestIsZero) {
-  const LoadReport report = make_report(result_of({}, 0), {});
+  const RunReport report = make_report(result_of({}, 0), {});
   EXPECT_EQ(report.per_second(5), 0);
   EXPECT_EQ(report.peak_tokens_per_second(), 0);
   EXPECT_EQ(report_json(report, {})["ttft_ms"], nullptr);
@@ -133,7 +133,7 @@ TEST(Report, OfNoRequestIsZero) {
 TEST(Usage, IsCheckedAgainstWhatWasSeen) {
   const ReportOptions exact{.ignore_eos = true};
   EXPECT_EQ(usage_problem(good_record(), exact), "");
-  RequestRecord record = good_record();
+  LoadRecord record = good_record();
   record.usage.reset();
   EXPECT_THAT(usage_problem(record, {}), HasSubstr("no usage"));
   record = good_record();
@@ -154,7 +154,7 @@ TEST(Usage, IsCheckedAgainstWhatWasSeen) {
 
 TEST(ReportJson, HasTheKeysOfTheDocument) {
   const Objective objective{.ttft_ms = 60};
-  const LoadReport report = make_report(
+  const RunReport report = make_report(
       result_of({good_record(), record_of(Outcome::kFailed, 0, "b")}), {.objective = objective});
   const auto out = report_json(report, objective);
   EXPECT_EQ(out["end"], "complete");

@@ -20,7 +20,7 @@ class Runner {
  public:
   Runner(const Workload& workload,
          const HttpTarget& target,
-         const RunOptions& options,
+         const LoadRunOptions& options,
          const Clock& clock,
          const RunHooks& hooks)
       : workload_(workload),
@@ -74,7 +74,7 @@ class Runner {
   }
 
   void launch() {
-    const int64_t due = due_ns();
+    const int64_t due = due_ns() > 0 ? due_ns() : -1;
     const uint64_t index = options_.first_index + next_++;
     if (idle_.empty()) {
       streams_.push_back(std::make_unique<LoadStream>(
@@ -90,7 +90,7 @@ class Runner {
   void on_finished(LoadStream& stream) {
     --active_;
     idle_.push_back(&stream);
-    RequestRecord record = stream.take_record();
+    LoadRecord record = stream.take_record();
     result_.seconds = std::max(result_.seconds, static_cast<double>(record.end_ns) * 1e-9);
     ++progress_.finished;
     progress_.failed += record.outcome == Outcome::kFailed ? 1 : 0;
@@ -150,7 +150,7 @@ class Runner {
 
   const Workload& workload_;
   const HttpTarget& target_;
-  const RunOptions& options_;
+  const LoadRunOptions& options_;
   const Clock& clock_;
   const RunHooks& hooks_;
   asio::io_context io_{1};
@@ -170,7 +170,7 @@ class Runner {
 
 RunResult run_load(const Workload& workload,
                    const HttpTarget& target,
-                   const RunOptions& options,
+                   const LoadRunOptions& options,
                    const Clock& clock,
                    const RunHooks& hooks) {
   return Runner(workload, target, options, clock, hooks).run();

@@ -14,7 +14,7 @@
 
 namespace quern {
 
-struct RunOptions {
+struct LoadRunOptions {
   std::vector<double> due_seconds;  // one for each request, from the start
   bool endless = false;             // go on behind due_seconds until the duration is over
   int64_t concurrency = 0;          // requests at once; 0: no limit
@@ -40,7 +40,7 @@ struct RunHooks {
 enum class RunEnd : uint8_t { kComplete, kInterrupted, kUnreachable };
 
 struct RunResult {
-  std::vector<RequestRecord> records;  // as they finished
+  std::vector<LoadRecord> records;  // as they finished
   RunEnd end = RunEnd::kComplete;
   double seconds = 0;  // from the start until the last answer
   int64_t concurrency_max = 0;
@@ -53,7 +53,7 @@ inline constexpr int64_t kMaxUnreachable = 100;
 // Returns when the last request has finished. Requires hooks.interrupted. Borrows for the call.
 RunResult run_load(const Workload& workload,
                    const HttpTarget& target,
-                   const RunOptions& options,
+                   const LoadRunOptions& options,
                    const Clock& clock,
                    const RunHooks& hooks);
 

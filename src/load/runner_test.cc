@@ -45,7 +45,7 @@ WorkloadOptions small_workload() {
   return options;
 }
 
-RunOptions closed_loop(size_t requests, int64_t concurrency) {
+LoadRunOptions closed_loop(size_t requests, int64_t concurrency) {
   return {.due_seconds = std::vector<double>(requests, 0.0),
           .concurrency = concurrency,
           .timeout_seconds = 60,
@@ -54,7 +54,7 @@ RunOptions closed_loop(size_t requests, int64_t concurrency) {
 
 RunResult run(
     uint16_t port,
-    const RunOptions& options,
+    const LoadRunOptions& options,
     WorkloadOptions workload_options,
     const std::function<bool()>& interrupted = [] { return false; }) {
   const Workload workload = *Workload::make(std::move(workload_options), WordTokens::estimate(1));
@@ -64,11 +64,11 @@ RunResult run(
   return run_load(workload, target, options, clock, {.interrupted = interrupted});
 }
 
-RequestRecord run_one(const ScriptedServer::Script& script,
-                      WorkloadOptions workload = small_workload(),
-                      double timeout_seconds = 60) {
+LoadRecord run_one(const ScriptedServer::Script& script,
+                   WorkloadOptions workload = small_workload(),
+                   double timeout_seconds = 60) {
   const ScriptedServer server(script);
-  RunOptions options = closed_loop(1, 1);
+  LoadRunOptions options = closed_loop(1, 1);
   options.timeout_seconds = timeout_seconds;
   const RunResult result = run(server.port(), options, std::move(workload));
   EXPECT_EQ(result.records.size(), 1u);
@@ -82,7 +82,7 @@ ScriptedServer::Script always(std::string bytes, Then then = Then::kKeepOpen) {
 }
 
 TEST(Runner, ReadsAStreamToItsEnd) {
-  const RequestRecord record = run_one(always(stream(3)));
+  const LoadRecord record = run_one(always(stream(3)));
   EXPECT_EQ(record.outcome, Outcome::kOk) << record.error;
   EXPECT_EQ(record.status, 200);
   EXPECT_EQ(record.chunks, 3);
@@ -116,7 +116,7 @@ TEST(Runner, KeepsConnectionsOpenAndSendsNoMoreAtOnceThanAllowed) {
   EXPECT_EQ(result.concurrency_max, 4);
   EXPECT_EQ(result.connections, 4);
   EXPECT_EQ(server.connections(), 4);
-  for (const RequestRecord& record : result.records) EXPECT_EQ(record.outcome, Outcome::kOk);
+  for (const LoadRecord& record : result.records) EXPECT_EQ(record.outcome, Outcome::kOk);
 }
 
 TEST(Runner, OpensAsManyConnectionsAsAnOpenLoopNeeds) {
@@ -130,33 +130,33 @@ TEST(Runner, ConnectsAgainWhenAKeptConnectionWasClosed) {
   const ScriptedServer server(always(stream(1), Then::kClose));
   const RunResult result = run(server.port(), closed_loop(20, 1), small_workload());
   EXPECT_EQ(result.connections, 20);
-  for (const RequestRecord& record : result.records) {
+  for (const LoadRecord& record : result.records) {
     EXPECT_EQ(record.outcome, Outcome::kOk) << record.error;
   }
 }
 
 TEST(Runner, SendsRequestsWhenTheyAreDue) {
   const ScriptedServer server(always(stream(1)));
-  RunOptions options = closed_loop(0, 0);
+  LoadRunOptions options = closed_loop(0, 0);
   options.due_seconds = {0.0, 0.02, 0.04};
   const RunResult result = run(server.port(), options, small_workload());
   ASSERT_EQ(result.records.size(), 3u);
-  for (const RequestRecord& record : result.records) EXPECT_GE(record.sent_ns, record.due_ns);
+  for (const LoadRecord& record : result.records) EXPECT_GE(record.sent_ns, record.due_ns);
 }
 
 TEST(Runner, BeginsNothingWhenTheTimeIsOver) {
   const ScriptedServer server(always(stream(1)));
-  RunOptions options = closed_loop(0, 2);
+  LoadRunOptions options = closed_loop(0, 2);
   options.endless = true;
   options.duration_seconds = 0.1;
   const RunResult result = run(server.port(), options, small_workload());
   EXPECT_GT(result.records.size(), 0u);
-  for (const RequestRecord& record : result.records) EXPECT_LE(record.sent_ns, 110'000'000);
+  for (const LoadRecord& record : result.records) EXPECT_LE(record.sent_ns, 110'000'000);
 }
 
 TEST(Runner, CountsRefusalsApart) {
   for (const int status : {429, 503, 529}) {
-    const RequestRecord record = run_one(always(answer(status, R"({"error":{"message":"full"}})")));
+    const LoadRecord record = run_one(always(answer(status, R"({"error":{"message":"full"}})")));
     EXPECT_EQ(record.outcome, Outcome::kRefused);
     EXPECT_EQ(record.status, status);
     EXPECT_EQ(record.error, "full");
@@ -165,7 +165,7 @@ TEST(Runner, CountsRefusalsApart) {
 
 TEST(Runner, SaysWhyARequestFailed) {
   const auto error_of = [](const std::string& bytes, Then then = Then::kKeepOpen) {
-    const RequestRecord record = run_one(always(bytes, then));
+    const LoadRecord record = run_one(always(bytes, then));
     EXPECT_EQ(record.outcome, Outcome::kFailed);
     return record.error;
   };
@@ -191,7 +191,7 @@ TEST(Runner, ReadsAStreamThatTheEndOfTheConnectionEnds) {
 }
 
 TEST(Runner, GivesUpOnAServerThatHangs) {
-  const RequestRecord record =
+  const LoadRecord record =
       run_one(always(kStreamHead + token_event(), Then::kHang), small_workload(), 0.1);
   EXPECT_EQ(record.outcome, Outcome::kFailed);
   EXPECT_THAT(record.error, HasSubstr("within 0.1 s"));
@@ -202,7 +202,7 @@ TEST(Runner, ClosesInMidAnswerWhereAsked) {
   workload.disconnect_fraction = 1;
   const ScriptedServer server(always(kStreamHead + token_event() + token_event(), Then::kHang));
   const RunResult result = run(server.port(), closed_loop(20, 2), workload);
-  for (const RequestRecord& record : result.records) {
+  for (const LoadRecord& record : result.records) {
     EXPECT_EQ(record.outcome, Outcome::kDisconnected);
     EXPECT_LE(record.chunks, 2);
   }
@@ -215,7 +215,7 @@ TEST(Runner, WantsHostileBodiesRefused) {
   EXPECT_EQ(run_one(always(answer(413, "{}")), workload).outcome, Outcome::kRebuffed);
   EXPECT_EQ(run_one(always(answer(503, "{}")), workload).outcome, Outcome::kRefused);
   for (const std::string& wrong : {answer(500, "{}"), stream(1)}) {
-    const RequestRecord record = run_one(always(wrong), workload);
+    const LoadRecord record = run_one(always(wrong), workload);
     EXPECT_EQ(record.outcome, Outcome::kFailed);
     EXPECT_THAT(record.error, HasSubstr("not 4xx"));
   }
@@ -233,7 +233,7 @@ TEST(Runner, StopsWhenInterruptedAndKeepsWhatIsDone) {
   EXPECT_EQ(result.end, RunEnd::kInterrupted);
   ASSERT_EQ(result.records.size(), 7u);
   EXPECT_EQ(std::count_if(result.records.begin(), result.records.end(),
-                          [](const RequestRecord& r) { return r.outcome == Outcome::kOk; }),
+                          [](const LoadRecord& r) { return r.outcome == Outcome::kOk; }),
             5);
   EXPECT_EQ(result.records.back().outcome, Outcome::kInterrupted);
 }
