@@ -136,9 +136,8 @@ class Runner {
     stopping_ = true;
     result_.end = end;
     arrival_.cancel();
-    for (const auto& stream : streams_) {
-      if (stream->busy()) stream->interrupt();
-    }
+    if (end != RunEnd::kInterrupted) return;  // what is on its way may still end well
+    for (const auto& stream : streams_) stream->interrupt();
   }
 
   void report_progress() {
