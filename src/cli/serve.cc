@@ -56,14 +56,6 @@ Result<Guards> open_guards(const ServeOptions& options) {
   return guards;
 }
 
-// The name of a directory or file without its place.
-std::string default_name(const std::string& model) {
-  std::filesystem::path path(model);
-  if (!path.has_filename()) path = path.parent_path();
-  const std::string name = path.extension() == ".gguf" ? path.stem() : path.filename();
-  return name.empty() ? model : name;
-}
-
 Result<std::vector<std::string>> choose_names(const ServeOptions& options) {
   if (!options.names.empty() && options.names.size() != options.models.size()) {
     return Error{ErrorCode::kInvalidArgument,
@@ -72,7 +64,7 @@ Result<std::vector<std::string>> choose_names(const ServeOptions& options) {
   }
   std::vector<std::string> names = options.names;
   if (names.empty()) {
-    for (const std::string& model : options.models) names.push_back(default_name(model));
+    for (const std::string& model : options.models) names.push_back(default_model_id(model));
   }
   std::set<std::string> seen;
   for (const std::string& name : names) {
@@ -104,7 +96,7 @@ Result<Unit> raise_file_limit(int64_t connections) {
 
 std::string bytes_text(uint64_t bytes) { return format_bytes(static_cast<double>(bytes)); }
 
-void print_plan(const std::vector<ServePlan>& plans, const ServeModelOptions& options) {
+void print_plan(const std::vector<ServePlan>& plans) {
   Table table({{"model", Align::kLeft},
                {"weights", Align::kRight},
                {"cache", Align::kRight},
@@ -115,11 +107,12 @@ void print_plan(const std::vector<ServePlan>& plans, const ServeModelOptions& op
                {"at once", Align::kRight}});
   uint64_t total = 0;
   for (const ServePlan& plan : plans) {
-    total += plan.total_bytes();
-    table.add({plan.id, bytes_text(plan.weights_bytes), bytes_text(plan.kv_cache_bytes),
-               format_count(plan.kv_blocks * kKvBlockTokens), bytes_text(plan.scratch_bytes),
-               bytes_text(plan.total_bytes()), format_count(plan.context),
-               format_count(options.max_sequences)});
+    const ModelSize& size = plan.size;
+    total += size.total_bytes();
+    table.add({plan.id, bytes_text(size.weights_bytes), bytes_text(size.kv_cache_bytes),
+               format_count(size.kv_cache_tokens), bytes_text(size.scratch_bytes),
+               bytes_text(size.total_bytes()), format_count(size.context),
+               format_count(size.max_sequences)});
   }
   fmt::print("{}", table.text());
   if (plans.size() > 1) fmt::print("total: {}\n", bytes_text(total));
@@ -136,28 +129,18 @@ void print_ready(const ServeOptions& options,
   }
   nlohmann::ordered_json models = nlohmann::ordered_json::array();
   for (const ServePlan& plan : plans) {
+    const ModelSize& size = plan.size;
     models.push_back({{"id", plan.id},
-                      {"context", plan.context},
-                      {"max_sequences", options.model.max_sequences},
-                      {"kv_cache_tokens", plan.kv_blocks * kKvBlockTokens},
-                      {"weights_bytes", plan.weights_bytes},
-                      {"kv_cache_bytes", plan.kv_cache_bytes},
-                      {"scratch_bytes", plan.scratch_bytes},
-                      {"total_bytes", plan.total_bytes()}});
+                      {"context", size.context},
+                      {"max_sequences", size.max_sequences},
+                      {"kv_cache_tokens", size.kv_cache_tokens},
+                      {"weights_bytes", size.weights_bytes},
+                      {"kv_cache_bytes", size.kv_cache_bytes},
+                      {"scratch_bytes", size.scratch_bytes},
+                      {"total_bytes", size.total_bytes()}});
   }
   print_json({{"url", url}, {"models", models}});
   std::fflush(stdout);
-}
-
-Result<std::vector<ServePlan>> plan_all(const ServeOptions& options,
-                                        const std::vector<std::string>& names) {
-  uint64_t available = available_memory_bytes().value_or(UINT64_MAX);
-  std::vector<ServePlan> plans;
-  for (size_t i = 0; i < names.size(); ++i) {
-    plans.push_back(QUERN_TRY(plan_model(options.models[i], names[i], options.model, available)));
-    available -= plans.back().total_bytes();
-  }
-  return plans;
 }
 
 // A file descriptor that is closed unless it is standard error's.
@@ -203,14 +186,6 @@ std::string environment(const char* name) {
   return value == nullptr ? "" : value;
 }
 
-ServerApi make_api(const ServedModels& models) {
-  return {
-      .open = [&models](std::string_view method, std::string_view path,
-                        const ApiCall& call) { return open_exchange(models, method, path, call); },
-      .error_body = api_error_body,
-      .allowed_methods = allowed_methods};
-}
-
 Result<Unit> run_serve(ServeOptions& options) {
   // All that can be wrong without a model is said before one is loaded.
   const Guards guards = QUERN_TRY(open_guards(options));
@@ -227,19 +202,14 @@ Result<Unit> run_serve(ServeOptions& options) {
       std::max(options.model.max_batch_tokens, options.model.max_sequences);
   const auto log = QUERN_TRY(LogFile::open(options.log));
   const auto backend = QUERN_TRY(open_backend(options.model.run));
-  const std::vector<ServePlan> plans = QUERN_TRY(plan_all(options, names));
-  if (!options.console.json) print_plan(plans, options.model);
-
   const SteadyClock clock;
-  std::vector<std::unique_ptr<ServingModel>> models;
-  ServedModels served;
+  ServingModels models(options.model, *backend, clock);
+  const std::vector<ServePlan> plans = QUERN_TRY(models.plan(options.models, names));
+  if (!options.console.json) print_plan(plans);
+
   std::vector<ServedEngine> engines;
   for (size_t i = 0; i < plans.size(); ++i) {
-    models.push_back(QUERN_TRY(load_serving_model(options.models[i], plans[i], options.model,
-                                                  *backend, clock, options.console)));
-    served.models.push_back(&models.back()->served);
-    engines.push_back(
-        {&models.back()->served, models.back()->engine.get(), options.model.max_sequences});
+    engines.push_back(QUERN_TRY(models.start(options.models[i], plans[i], options.console)));
   }
   SystemdNotifier notifier(environment("NOTIFY_SOCKET"), environment("WATCHDOG_USEC"), clock);
   ServerOptions& server = options.server;
@@ -248,9 +218,12 @@ Result<Unit> run_serve(ServeOptions& options) {
   server.deadlines.watchdog_ms = options.watchdog_seconds * 1000;
   server.metrics = options.public_metrics ? MetricsAccess::kPublic : MetricsAccess::kWithKey;
   server.signals = SignalHandling::kDrain;
+  server.models = &models;
   server.log = log->writer();
   server.healthy = [&notifier] { notifier.alive(); };
-  const auto running = QUERN_TRY(Server::open(server, engines, make_api(served), clock));
+  const ServerApi api{
+      .open = open_exchange, .error_body = api_error_body, .allowed_methods = allowed_methods};
+  const auto running = QUERN_TRY(Server::open(server, engines, api, clock));
   print_ready(options, plans, url_of(server, running->port()));
   notifier.ready();
   running->run();

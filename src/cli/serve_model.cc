@@ -65,40 +65,44 @@ Result<ServePlan> plan_model(const std::string& name,
   const std::filesystem::path path = QUERN_TRY(resolve_model(name));
   const auto checkpoint = QUERN_TRY(Checkpoint::open(path));
   const ModelSpec spec = QUERN_TRY(read_spec(*checkpoint));
-  ServePlan plan{.id = id, .context = QUERN_TRY(choose_context(options, spec))};
+  ServePlan plan{.id = id};
+  ModelSize& size = plan.size;
+  size.context = QUERN_TRY(choose_context(options, spec));
+  size.max_sequences = options.max_sequences;
   const MemoryPlan memory =
       QUERN_TRY(plan_memory(spec, *checkpoint,
-                            {.context = plan.context,
+                            {.context = size.context,
                              .precision = precision_by_name(options.run.precision),
                              .kv_dtype = kv_dtype(options.run),
                              .max_batch_tokens = options.max_batch_tokens}));
-  plan.weights_bytes = memory.weights_bytes;
+  size.weights_bytes = memory.weights_bytes;
   const int64_t results =
       logit_rows(options) * spec.vocabulary + options.max_batch_tokens * spec.hidden;
-  plan.scratch_bytes = memory.scratch_bytes + static_cast<uint64_t>(results) * sizeof(float);
+  size.scratch_bytes = memory.scratch_bytes + static_cast<uint64_t>(results) * sizeof(float);
   const uint64_t block_bytes =
       static_cast<uint64_t>(kKvBlockTokens) * kv_bytes_per_token(spec, kv_dtype(options.run));
-  const int64_t least = kv_blocks_for(1, plan.context);
+  const int64_t least = kv_blocks_for(1, size.context);
   if (options.kv_cache_bytes > 0) {
     plan.kv_blocks = static_cast<int64_t>(options.kv_cache_bytes / block_bytes);
   } else {
     const auto quarter = static_cast<int64_t>(available_bytes / 4 / block_bytes);
     plan.kv_blocks =
-        std::max(least, std::min(kv_blocks_for(options.max_sequences, plan.context), quarter));
+        std::max(least, std::min(kv_blocks_for(options.max_sequences, size.context), quarter));
   }
-  plan.kv_cache_bytes = static_cast<uint64_t>(plan.kv_blocks) * block_bytes;
+  size.kv_cache_tokens = plan.kv_blocks * kKvBlockTokens;
+  size.kv_cache_bytes = static_cast<uint64_t>(plan.kv_blocks) * block_bytes;
   if (plan.kv_blocks < least) {
     return Error{ErrorCode::kInvalidArgument,
                  fmt::format("--kv-cache holds {} tokens; one request of {} may have {}: give {} "
                              "or a smaller --context",
-                             plan.kv_blocks * kKvBlockTokens, id, plan.context,
+                             plan.kv_blocks * kKvBlockTokens, id, size.context,
                              static_cast<uint64_t>(least) * block_bytes)};
   }
-  if (plan.total_bytes() > available_bytes) {
+  if (size.total_bytes() > available_bytes) {
     return Error{ErrorCode::kExhausted,
                  fmt::format("{} needs {} bytes, {} are available: try a smaller --kv-cache, "
                              "--context or model",
-                             id, plan.total_bytes(), available_bytes)};
+                             id, size.total_bytes(), available_bytes)};
   }
   return plan;
 }
@@ -110,6 +114,7 @@ Result<std::unique_ptr<ServingModel>> load_serving_model(const std::string& name
                                                          const Clock& clock,
                                                          const ConsoleOptions& console) {
   auto model = std::make_unique<ServingModel>();
+  model->plan = plan;
   const LoadOptions load{.precision = precision_by_name(options.run.precision),
                          .head = head_format(options.run),
                          .limits = {.max_batch_tokens = options.max_batch_tokens,
@@ -138,9 +143,65 @@ Result<std::unique_ptr<ServingModel>> load_serving_model(const std::string& name
   served.hidden = model->session.model->spec().hidden;
   served.pooling = options.pooling;
   served.limits = {.vocabulary = model->session.model->spec().vocabulary,
-                   .context_tokens = plan.context,
-                   .cache_tokens = plan.kv_blocks * kKvBlockTokens};
+                   .context_tokens = plan.size.context,
+                   .cache_tokens = plan.size.kv_cache_tokens};
   return model;
+}
+
+ServingModels::ServingModels(const ServeModelOptions& options, Backend& backend, const Clock& clock)
+    : options_(options),
+      backend_(backend),
+      clock_(clock),
+      budget_bytes_(available_memory_bytes().value_or(UINT64_MAX)) {}
+
+Result<std::vector<ServePlan>> ServingModels::plan(const std::vector<std::string>& models,
+                                                   const std::vector<std::string>& ids) {
+  uint64_t available = budget_bytes_;
+  std::vector<ServePlan> plans;
+  for (size_t i = 0; i < models.size(); ++i) {
+    plans.push_back(QUERN_TRY(plan_model(models[i], ids[i], options_, available)));
+    available -= plans.back().size.total_bytes();
+  }
+  return plans;
+}
+
+Result<ServedEngine> ServingModels::start(const std::string& model,
+                                          const ServePlan& plan,
+                                          const ConsoleOptions& console) {
+  return keep(QUERN_TRY(load_serving_model(model, plan, options_, backend_, clock_, console)))
+      .served;
+}
+
+Result<HostedModel> ServingModels::load(const ModelLoad& load) {
+  ServeModelOptions options = options_;
+  options.context = load.context.value_or(options.context);
+  options.max_sequences = load.max_sequences.value_or(options.max_sequences);
+  options.max_batch_tokens = std::max(options.max_batch_tokens, options.max_sequences);
+  options.kv_cache_bytes = load.kv_cache_bytes.value_or(options.kv_cache_bytes);
+  const ServePlan plan = QUERN_TRY(plan_model(load.model, load.id, options, available_bytes()));
+  auto backend = QUERN_TRY(open_backend(options.run));
+  auto model =
+      QUERN_TRY(load_serving_model(load.model, plan, options, *backend, clock_, {.quiet = true}));
+  model->backend = std::move(backend);
+  return keep(std::move(model));
+}
+
+HostedModel ServingModels::keep(std::unique_ptr<ServingModel> model) {
+  models_.push_back(std::move(model));
+  const ServingModel& kept = *models_.back();
+  return {.served = {&kept.served, kept.engine.get(), kept.plan.size.max_sequences},
+          .size = kept.plan.size};
+}
+
+void ServingModels::unload(const ServedModel& model) {
+  std::erase_if(models_, [&](const auto& kept) { return &kept->served == &model; });
+}
+
+uint64_t ServingModels::available_bytes() const {
+  uint64_t planned = 0;
+  for (const auto& model : models_) planned += model->plan.size.total_bytes();
+  const uint64_t left = planned < budget_bytes_ ? budget_bytes_ - planned : 0;
+  return std::min(left, available_memory_bytes().value_or(UINT64_MAX));
 }
 
 }  // namespace quern

@@ -9,7 +9,7 @@
 #include "cli/console.h"
 #include "cli/session.h"
 #include "engine/engine.h"
-#include "serve/served_model.h"
+#include "serve/model_host.h"
 #include "text/chat_template.h"
 
 namespace quern {
@@ -28,13 +28,8 @@ struct ServeModelOptions {
 // What a model will take, decided before it is loaded and never exceeded afterwards.
 struct ServePlan {
   std::string id;
-  int64_t context = 0;
   int64_t kv_blocks = 0;
-  uint64_t weights_bytes = 0;
-  uint64_t kv_cache_bytes = 0;
-  uint64_t scratch_bytes = 0;  // activations, logits and hidden states of one step
-
-  uint64_t total_bytes() const { return weights_bytes + kv_cache_bytes + scratch_bytes; }
+  ModelSize size;
 };
 
 // Rows of one step whose logits are wanted.
@@ -52,6 +47,8 @@ Result<ServePlan> plan_model(const std::string& name,
 
 // All that serving one model takes. Address-stable: its parts refer to one another.
 struct ServingModel {
+  ServePlan plan;
+  std::unique_ptr<Backend> backend;  // of a model that came later: the others may compute meanwhile
   Session session;
   std::unique_ptr<Tokenizer> tokenizer;
   std::optional<ChatTemplate> chat_template;
@@ -66,6 +63,36 @@ Result<std::unique_ptr<ServingModel>> load_serving_model(const std::string& name
                                                          Backend& backend,
                                                          const Clock& clock,
                                                          const ConsoleOptions& console);
+
+// The models of a server. They share `backend` but for those that load() brings.
+class ServingModels final : public ModelHost {
+ public:
+  // `options` are those of the start; backend and clock outlive the models.
+  ServingModels(const ServeModelOptions& options, Backend& backend, const Clock& clock);
+
+  // Plans the models of the start, of which all must fit together. Errors: those of plan_model().
+  Result<std::vector<ServePlan>> plan(const std::vector<std::string>& models,
+                                      const std::vector<std::string>& ids);
+
+  // Loads one of them.
+  Result<ServedEngine> start(const std::string& model,
+                             const ServePlan& plan,
+                             const ConsoleOptions& console);
+
+  Result<HostedModel> load(const ModelLoad& load) override;
+  void unload(const ServedModel& model) override;
+
+ private:
+  HostedModel keep(std::unique_ptr<ServingModel> model);
+  // What the models leave. Caches count whole although they are touched bit by bit.
+  uint64_t available_bytes() const;
+
+  ServeModelOptions options_;
+  Backend& backend_;
+  const Clock& clock_;
+  uint64_t budget_bytes_;  // at the start
+  std::vector<std::unique_ptr<ServingModel>> models_;
+};
 
 // Memory that new allocations can have, from /proc/meminfo; nothing where there is no such file.
 std::optional<uint64_t> available_memory_bytes();

@@ -59,6 +59,14 @@ OpenedExchange open_model(const CheckedCall& call);
 Schema model_schema();
 Schema models_schema();
 
+OpenedExchange open_load(const CheckedCall& call);
+Schema load_request_schema();
+Schema load_response_schema();
+
+OpenedExchange open_unload(const CheckedCall& call);
+Schema unload_request_schema();
+Schema unload_response_schema();
+
 // Fields of chat and tokenize that decide how the conversation becomes a prompt: messages, tools,
 // documents, chat_template_kwargs, add_generation_prompt, continue_final_message.
 std::vector<SchemaMember> chat_prompt_members();

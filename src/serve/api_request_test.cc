@@ -29,6 +29,7 @@ std::string least(std::string_view path, const std::string& more = "") {
       : path == kMessages  ? R"("max_tokens":9,"messages":[{"role":"user","content":"hi"}])"
       : path == "/v1/messages/count_tokens" ? R"("messages":[{"role":"user","content":"hi"}])"
       : path == "/v1/embeddings"            ? R"("input":"hi")"
+      : path.starts_with("/admin/")         ? R"("model":"other")"
       : path == "/detokenize"               ? R"("tokens":[70])"
                                             : R"("prompt":"hi")";
   return "{" + std::string(members) + (more.empty() ? "" : ",") + more + "}";

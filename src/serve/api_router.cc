@@ -122,6 +122,11 @@ const std::vector<Endpoint>& api_endpoints() {
        tokenize_request_schema, tokenize_response_schema, open_tokenize},
       {"POST", "/detokenize", "detokenize", "The text of token ids.", detokenize_request_schema,
        detokenize_response_schema, open_detokenize},
+      {"POST", "/admin/models/load", "loadModel", "Serves another model; needs an admin's key.",
+       load_request_schema, load_response_schema, open_load},
+      {"POST", "/admin/models/unload", "unloadModel",
+       "Serves a model no longer, once its calls have ended; needs an admin's key.",
+       unload_request_schema, unload_response_schema, open_unload},
       {"GET", "/openapi.json", "describe", "This document.", nullptr, openapi_schema, open_openapi},
   };
   return endpoints;

@@ -98,12 +98,16 @@ ApiResult<PreparedAnswers> prepare_chat(ChatTask task, const ApiCall& call) {
 
 ApiResult<const ServedModel*> find_model(const ServedModels& models, const OrderedJson& body) {
   const OrderedJson* id = find(body, "model");
-  if (id == nullptr) return models.models.front();
-  if (const ServedModel* model = models.find(id->get_ref<const std::string&>())) return model;
+  if (id == nullptr && !models.models.empty()) return models.models.front();
+  const ServedModel* named =
+      id == nullptr ? nullptr : models.find(id->get_ref<const std::string&>());
+  if (named != nullptr) return named;
   std::vector<std::string> known;
   for (const ServedModel* model : models.models) known.push_back(model->id);
   ApiError error = invalid_request(
-      "model", fmt::format("there is no model {}; there is {}", shown(*id), fmt::join(known, ", ")),
+      "model",
+      fmt::format("there is no model {}; there is {}", id == nullptr ? "" : shown(*id),
+                  known.empty() ? "none" : fmt::format("{}", fmt::join(known, ", "))),
       "model_not_found");
   error.status = 404;
   return error;

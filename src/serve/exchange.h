@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -35,6 +36,36 @@ struct ApiCall {
   uint64_t seed = 0;            // for requests that bring none
 };
 
+// A model that is to be served as well. What is not set is as the server was started.
+struct ModelLoad {
+  std::string model;  // a directory, a GGUF file or a fetched name
+  std::string id;     // what requests are to call it
+  std::optional<int64_t> context;
+  std::optional<int64_t> max_sequences;
+  std::optional<uint64_t> kv_cache_bytes;
+};
+
+// A model that is to be served no longer.
+struct ModelUnload {
+  std::string id;
+  int64_t drain_ms = 0;  // what its calls get to end
+};
+
+// What a call asks of the server itself; most ask nothing.
+using ModelChange = std::variant<std::monostate, ModelLoad, ModelUnload>;
+
+// What a served model takes; never exceeded.
+struct ModelSize {
+  int64_t context = 0;
+  int64_t max_sequences = 0;
+  int64_t kv_cache_tokens = 0;
+  uint64_t weights_bytes = 0;
+  uint64_t kv_cache_bytes = 0;
+  uint64_t scratch_bytes = 0;  // activations, logits and hidden states of one step
+
+  uint64_t total_bytes() const { return weights_bytes + kv_cache_bytes + scratch_bytes; }
+};
+
 // The life of a call: requests() once; then, when they have been accepted, every event of each;
 // then end(). Not thread-safe: one thread at a time.
 class Exchange {
@@ -50,6 +81,14 @@ class Exchange {
   // What the engine is to run, one for each answer ("choice"); moved out. May be empty: the answer
   // needs no model (counting tokens), and end() follows.
   virtual std::vector<Request> take_requests() = 0;
+
+  // What the server is to do, moved out; then there are no requests, and one of the two functions
+  // below and end() follow once it is done.
+  virtual ModelChange take_change() { return {}; }
+
+  virtual void on_loaded(const ModelSize&) {}
+
+  virtual void on_unloaded(int64_t /*cancelled_calls*/) {}
 
   // Whether the answer is a stream of server-sent events.
   virtual bool streams() const = 0;

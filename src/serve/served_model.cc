@@ -66,6 +66,13 @@ const ServedModel* ServedModels::find(std::string_view id) const {
   return found == models.end() ? nullptr : *found;
 }
 
+std::string default_model_id(const std::string& model) {
+  std::filesystem::path path(model);
+  if (!path.has_filename()) path = path.parent_path();
+  const std::string name = path.extension() == ".gguf" ? path.stem() : path.filename();
+  return name.empty() ? model : name;
+}
+
 void set_template_tokens(ServedModel& model) {
   const Tokenizer& tokenizer = *model.tokenizer;
   const auto text = [&](std::optional<int32_t> id) {

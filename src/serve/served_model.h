@@ -60,11 +60,15 @@ struct ServedModel {
 
 // Borrows the models, which outlive every exchange opened on them.
 struct ServedModels {
-  std::vector<const ServedModel*> models;  // at least one; the first serves requests without name
+  std::vector<const ServedModel*> models;  // the first serves requests without name
 
   // nullptr when no model has that id.
   const ServedModel* find(std::string_view id) const;
 };
+
+// What a model is called that was given no name: the name of its directory or file without its
+// place.
+std::string default_model_id(const std::string& model);
 
 // The strings that the template calls bos_token and eos_token.
 void set_template_tokens(ServedModel& model);

@@ -1,8 +1,8 @@
 // The HTTP server: one network thread between any number of connections and the engines.
 //
 // Threads: run() is the network thread and owns every connection and call; each engine has one; a
-// small pool opens calls (parsing, templates, tokens, grammars). They hand each other whole calls
-// and batches of events and never wait for one another.
+// small pool opens calls (parsing, templates, tokens, grammars), and one thread loads and frees
+// models. They hand each other whole calls and batches of events and never wait for one another.
 #pragma once
 
 #include <cstddef>
@@ -15,10 +15,10 @@
 
 #include "base/clock.h"
 #include "base/result.h"
-#include "engine/engine.h"
 #include "serve/exchange.h"
 #include "serve/http_reader.h"
 #include "serve/log_writer.h"
+#include "serve/model_host.h"
 #include "serve/served_model.h"
 #include "serve/server_keys.h"
 #include "serve/tls.h"
@@ -27,19 +27,15 @@ namespace quern {
 
 // What the server asks of the endpoints; api_router.h states the contracts. Any thread.
 struct ServerApi {
-  std::function<OpenedExchange(std::string_view method, std::string_view path, const ApiCall& call)>
+  std::function<OpenedExchange(const ServedModels& models,
+                               std::string_view method,
+                               std::string_view path,
+                               const ApiCall& call)>
       open;
   std::function<std::string(
       std::string_view path, const ApiError& error, std::string_view request_id)>
       error_body;
   std::function<std::string(std::string_view path)> allowed_methods;
-};
-
-// A model and the engine that runs it. Borrowed by the server, which hands the engine to a thread.
-struct ServedEngine {
-  const ServedModel* model = nullptr;
-  Engine* engine = nullptr;
-  int64_t max_sequences = 1;  // that it runs at once
 };
 
 struct ServerDeadlines {
@@ -77,7 +73,8 @@ struct ServerOptions {
   std::vector<std::string> cors_origins;  // "*": any
   MetricsAccess metrics = MetricsAccess::kWithKey;
   SignalHandling signals = SignalHandling::kNone;
-  LogWriter* log = nullptr;  // one JSON object for each answer; nullptr: none
+  ModelHost* models = nullptr;  // loads and unloads models; nullptr: those of the start stay
+  LogWriter* log = nullptr;     // one JSON object for each answer; nullptr: none
   // Told on the network thread whenever it has looked at the deadlines and no engine hangs.
   std::function<void()> healthy;
 };

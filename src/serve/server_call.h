@@ -8,6 +8,8 @@
 
 #include "serve/exchange.h"
 #include "serve/http_reader.h"
+#include "serve/served_model.h"
+#include "serve/server_keys.h"
 
 namespace quern {
 
@@ -21,6 +23,7 @@ struct RequestInfo {
   std::string cors_origin;  // allowed to read the answer; empty: none
   std::string peer;
   std::string key_name;
+  KeyRole role = KeyRole::kCaller;
   int64_t arrival_ns = 0;
 };
 
@@ -32,15 +35,16 @@ struct AnswerState {
 
 // Outlives its connection until its requests have ended, so that what they used is known.
 struct Call {
-  enum class Stage : uint8_t { kOpening, kRunning };
+  enum class Stage : uint8_t { kOpening, kRunning, kChanging };  // the last: models of the server
 
   uint64_t id = 0;
   Stage stage = Stage::kOpening;
   RequestInfo info;
   std::string body;                  // until it is opened
+  ServedModels models;               // that it may name, until it is opened
   Connection* connection = nullptr;  // nullptr once the client is gone or has its answer
   std::unique_ptr<Exchange> exchange;
-  size_t engine = 0;              // runs it
+  uint64_t slot = 0;              // of the engine that runs it
   std::vector<Request> requests;  // moved out of here as they are handed to the engine
   size_t handed_over = 0;         // the first so many
   size_t remaining = 0;           // requests that have not ended

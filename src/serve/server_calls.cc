@@ -50,17 +50,23 @@ int ServerCore::retry_after() { return 1 + static_cast<int>(random() % 3); }
 
 int64_t ServerCore::queued() const {
   int64_t count = opening_;
-  for (const Slot& slot : slots_) {
-    const EngineSnapshot engine = slot.thread->snapshot();
+  for (const auto& slot : slots_) {
+    const EngineSnapshot engine = slot->thread->snapshot();
     count += engine.inbox + engine.stats.waiting;
   }
   return count;
 }
 
+ServerCore::Slot* ServerCore::find_slot(uint64_t id) {
+  const auto found =
+      std::find_if(slots_.begin(), slots_.end(), [&](const auto& slot) { return slot->id == id; });
+  return found == slots_.end() ? nullptr : found->get();
+}
+
 ServerCore::Slot* ServerCore::slot_of(const ServedModel* model) {
   const auto found = std::find_if(slots_.begin(), slots_.end(),
-                                  [&](const Slot& s) { return s.served.model == model; });
-  return found == slots_.end() ? nullptr : &*found;
+                                  [&](const auto& slot) { return slot->served.model == model; });
+  return found == slots_.end() ? nullptr : found->get();
 }
 
 void ServerCore::open_call(Connection& connection, HttpRequest&& request, RequestInfo&& info) {
@@ -69,6 +75,7 @@ void ServerCore::open_call(Connection& connection, HttpRequest&& request, Reques
   call.id = id;
   call.info = std::move(info);
   call.body = std::move(request.body);
+  call.models = models_;
   call.connection = &connection;
   call.last_write_ns = now_ns();
   connection.set_call(id);
@@ -89,7 +96,7 @@ void ServerCore::open_on_pool(const Call& call, uint64_t seed) {
   try {
     const std::string_view method = call.info.method;
     opened = api_.open(
-        method, call.info.path,
+        call.models, method, call.info.path,
         {.body = call.body, .request_id = call.info.id, .created_unix_s = unix_s(), .seed = seed});
   } catch (const std::exception& error) {
     failure = error.what();
@@ -105,6 +112,7 @@ void ServerCore::on_opened(uint64_t id, OpenedExchange opened) {
   Call& call = *calls_.at(id);
   call.stage = Call::Stage::kRunning;
   call.body = std::string();
+  call.models = {};
   if (call.connection == nullptr) return drop_call(id);
   Connection& connection = *call.connection;
   if (auto* error = std::get_if<ApiError>(&opened)) {
@@ -114,8 +122,14 @@ void ServerCore::on_opened(uint64_t id, OpenedExchange opened) {
   }
   call.exchange = std::move(std::get<std::unique_ptr<Exchange>>(opened));
   try {
+    ModelChange change = call.exchange->take_change();
     std::vector<Request> requests = call.exchange->take_requests();
-    if (requests.empty()) {
+    if (!std::holds_alternative<std::monostate>(change)) {
+      call.stage = Call::Stage::kChanging;
+      const auto refused = start_change(call, std::move(change));
+      if (!refused) return;
+      fail_call(call, *refused);
+    } else if (requests.empty()) {
       end_call(call);
     } else {
       start_requests(call, std::move(requests));
@@ -131,7 +145,7 @@ void ServerCore::on_opened(uint64_t id, OpenedExchange opened) {
 void ServerCore::start_requests(Call& call, std::vector<Request> requests) {
   Slot* slot = slot_of(call.exchange->model());
   if (slot == nullptr) return fail_call(call, internal_error("no engine runs this model"));
-  call.engine = static_cast<size_t>(slot - slots_.data());
+  call.slot = slot->id;
   for (const Request& request : requests) {
     call.answers.push_back({.max_tokens = request.max_tokens});
   }
@@ -146,7 +160,7 @@ void ServerCore::start_requests(Call& call, std::vector<Request> requests) {
 }
 
 bool ServerCore::submit_more(Call& call) {
-  EngineThread& thread = *slots_[call.engine].thread;
+  EngineThread& thread = *find_slot(call.slot)->thread;
   const size_t most =
       std::min(kRequestsTogether, static_cast<size_t>(options_.max_queued)) - call.running();
   const size_t first = call.handed_over;
@@ -173,8 +187,10 @@ void ServerCore::go_on(Call& call) {
   reject(call, Rejection::kQueueFull, "the server is busy; try again");
 }
 
-void ServerCore::drain_engine(size_t index) {
-  Slot& slot = slots_[index];
+void ServerCore::drain_engine(uint64_t slot_id) {
+  Slot* drained = find_slot(slot_id);
+  if (drained == nullptr) return;  // freed meanwhile
+  Slot& slot = *drained;
   slot.deliveries.clear();
   slot.thread->take(slot.deliveries);
   for (EngineDelivery& delivery : slot.deliveries) deliver(slot, delivery);
@@ -319,9 +335,9 @@ void ServerCore::fail_call(Call& call, ApiError error) {
 }
 
 void ServerCore::reject(Call& call, Rejection reason, const std::string& message) {
-  if (slots_.size() == 1 || !call.answers.empty()) {
-    slots_[call.engine].metrics->rejected(reason);
-  }
+  Slot* slot = find_slot(call.slot);
+  if (slot == nullptr && slots_.size() == 1) slot = slots_.front().get();
+  if (slot != nullptr) slot->metrics->rejected(reason);
   fail_call(call, {.status = 503,
                    .type = "server_error",
                    .code = reason == Rejection::kDraining ? "shutting_down" : "overloaded",
@@ -338,7 +354,7 @@ void ServerCore::detach(Call& call) {
 void ServerCore::cancel(Call& call) {
   call.remaining = call.running();
   call.handed_over = call.requests.size();
-  if (call.remaining > 0) slots_[call.engine].thread->cancel(call.id);
+  if (call.remaining > 0) find_slot(call.slot)->thread->cancel(call.id);
 }
 
 void ServerCore::abandon(uint64_t id) {
@@ -357,6 +373,10 @@ void ServerCore::drop_call(uint64_t id) {
   if (found == calls_.end()) return;
   log_answer(found->second->info, found->second->status, found->second.get());
   calls_.erase(found);
+  const auto unloading = [](const auto& slot) { return slot->unloading; };
+  if (std::any_of(slots_.begin(), slots_.end(), unloading)) {
+    asio::post(io_, [this] { free_unused(); });
+  }
 }
 
 }  // namespace quern

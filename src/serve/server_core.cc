@@ -52,23 +52,13 @@ ServerCore::ServerCore(const ServerOptions& options,
       api_(std::move(api)),
       clock_(clock),
       pool_(static_cast<size_t>(options.request_threads)) {
-  slots_.resize(engines.size());
-  for (size_t i = 0; i < engines.size(); ++i) {
-    Slot& slot = slots_[i];
-    slot.served = engines[i];
-    slot.metrics = std::make_unique<ModelMetrics>();
-    const auto wake = [this, i] { asio::post(io_, [this, i] { drain_engine(i); }); };
-    slot.thread = std::make_unique<EngineThread>(
-        *slot.served.engine, clock_, engines.size() > 1 ? &turns_ : nullptr,
-        EngineThreadOptions{.max_inbox = options_.max_queued,
-                            .max_sequences = slot.served.max_sequences},
-        wake);
-  }
+  for (const ServedEngine& served : engines) add_slot(served);
 }
 
 ServerCore::~ServerCore() {
-  pool_.join();  // what it opens refers to calls
-  for (Slot& slot : slots_) slot.thread.reset();
+  pool_.join();    // what it opens refers to calls
+  loader_.join();  // what it frees refers to the server
+  for (const auto& slot : slots_) slot->thread.reset();
 }
 
 int64_t ServerCore::unix_s() {
@@ -136,7 +126,7 @@ void ServerCore::accept() {
 
 void ServerCore::on_accepted(tcp::socket socket) {
   if (std::ssize(connections_) >= options_.max_connections) {
-    for (Slot& slot : slots_) slot.metrics->rejected(Rejection::kConnections);
+    for (const auto& slot : slots_) slot->metrics->rejected(Rejection::kConnections);
     error_code ignored;
     socket.non_blocking(true, ignored);
     if (options_.tls == nullptr) socket.write_some(asio::buffer(kFull), ignored);
@@ -169,8 +159,9 @@ void ServerCore::on_tick() {
   for (const auto& [id, connection] : connections_) connection->sweep(now_ns);
   sweep_calls(now_ns);
   bool healthy = true;
-  for (const Slot& slot : slots_) healthy = healthy && !hangs(slot, now_ns);
+  for (const auto& slot : slots_) healthy = healthy && !hangs(*slot, now_ns);
   if (healthy && options_.healthy) options_.healthy();
+  cancel_unloading(now_ns);
   if (draining_) end_drain(now_ns);
 }
 

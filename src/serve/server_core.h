@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -18,6 +20,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/thread_pool.hpp>
 
+#include "serve/api_error.h"
 #include "serve/engine_thread.h"
 #include "serve/http_response.h"
 #include "serve/server.h"
@@ -76,11 +79,19 @@ class ServerCore {
   void release_soon(uint64_t connection);
 
  private:
+  // A model that is served. Stays as long as a call may refer to its model.
   struct Slot {
+    uint64_t id = 0;
     ServedEngine served;
     std::unique_ptr<ModelMetrics> metrics;
     std::unique_ptr<EngineThread> thread;
     std::vector<EngineDelivery> deliveries;
+
+    // Once it takes no more calls:
+    bool unloading = false;
+    int64_t drain_deadline_ns = 0;
+    uint64_t unload_call = 0;  // that waits for the end
+    int64_t cancelled_calls = 0;
   };
 
   // server_core.cc
@@ -108,6 +119,21 @@ class ServerCore {
   HttpResponse response_head(const RequestInfo& info, int status, std::string content_type) const;
   void log_answer(const RequestInfo& info, int status, const Call* call);
 
+  // server_models.cc
+  void add_slot(const ServedEngine& served);
+  void list_models();
+  bool may_administer(const RequestInfo& info) const;
+  // Begins what the call asks for, which on_changed() ends; or says why not.
+  std::optional<ApiError> start_change(Call& call, ModelChange change);
+  std::optional<ApiError> start_load(Call& call, ModelLoad load);
+  std::optional<ApiError> start_unload(Call& call, const ModelUnload& unload);
+  void on_load_ended(uint64_t call, const std::string& id, ApiResult<HostedModel> loaded);
+  void on_unload_ended(uint64_t call, const std::string& id, int64_t cancelled_calls);
+  void end_change(Call& call, const std::optional<ApiError>& error);
+  bool is_used(const Slot& slot) const;
+  void free_unused();
+  void cancel_unloading(int64_t now_ns);
+
   // server_calls.cc
   void open_call(Connection& connection, HttpRequest&& request, RequestInfo&& info);
   void open_on_pool(const Call& call, uint64_t seed);
@@ -116,7 +142,7 @@ class ServerCore {
   // Hands over what the engine may have of the call at once; false when it takes nothing.
   bool submit_more(Call& call);
   void go_on(Call& call);
-  void drain_engine(size_t slot);
+  void drain_engine(uint64_t slot);
   void deliver(Slot& slot, EngineDelivery& delivery);
   void deliver_event(Slot& slot, Call& call, const EngineDelivery& delivery);
   void record_token(Slot& slot, Call& call, const EngineDelivery& delivery);
@@ -130,6 +156,7 @@ class ServerCore {
   void cancel(Call& call);
   void drop_call(uint64_t id);
   void reject(Call& call, Rejection reason, const std::string& message);
+  Slot* find_slot(uint64_t id);
   Slot* slot_of(const ServedModel* model);
   int64_t queued() const;
   int retry_after();
@@ -158,8 +185,11 @@ class ServerCore {
   int64_t abandoned_ = 0;           // calls whose client went away
 
   EngineTurns turns_;
-  std::vector<Slot> slots_;
+  std::vector<std::unique_ptr<Slot>> slots_;
+  ServedModels models_;             // those that take calls
+  std::set<std::string> changing_;  // ids of models that are being loaded or freed
   boost::asio::thread_pool pool_;
+  boost::asio::thread_pool loader_{1};
 };
 
 }  // namespace quern

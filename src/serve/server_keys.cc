@@ -23,6 +23,16 @@ std::string_view trimmed(std::string_view text) {
   return text.substr(first, text.find_last_not_of(kBlank) - first + 1);
 }
 
+std::vector<std::string_view> words_of(std::string_view line) {
+  std::vector<std::string_view> words;
+  while (!line.empty()) {
+    const size_t end = std::min(line.find_first_of(kBlank), line.size());
+    words.push_back(line.substr(0, end));
+    line = trimmed(line.substr(end));
+  }
+  return words;
+}
+
 }  // namespace
 
 ApiKeys::ApiKeys() {
@@ -51,21 +61,22 @@ Result<ApiKeys> ApiKeys::parse(std::string_view text, std::string_view source) {
     const std::string_view line = trimmed(text.substr(0, end));
     text.remove_prefix(std::min(end + 1, text.size()));
     if (line.empty() || line.starts_with('#')) continue;
-    const size_t blank = line.find_first_of(kBlank);
-    const bool named = blank != std::string_view::npos;
-    const std::string_view key = named ? trimmed(line.substr(blank)) : line;
-    if (key.find_first_of(kBlank) != std::string_view::npos) {
-      return wrong(number, "expected a key, or a name and a key");
+    const std::vector<std::string_view> words = words_of(line);
+    const bool is_admin = words.size() == 3 && words[2] == "admin";
+    if (words.size() > 2 && !is_admin) {
+      return wrong(number, "expected a key, a name and a key, or a name, a key and \"admin\"");
     }
+    const bool named = words.size() > 1;
+    const std::string_view key = words[named ? 1 : 0];
     if (key.size() < kMinApiKeyBytes || key.size() > kMaxApiKeyBytes) {
       return wrong(number, fmt::format("a key has {} to {} characters, this one {}",
                                        kMinApiKeyBytes, kMaxApiKeyBytes, key.size()));
     }
     if (keys.find(key) != nullptr) return wrong(number, "the key is there twice");
     if (keys.size() == kMaxApiKeys) return wrong(number, "more than 10000 keys");
-    keys.keys_.push_back(
-        {named ? std::string(line.substr(0, blank)) : fmt::format("key-{}", keys.size() + 1),
-         keys.digest(key)});
+    keys.keys_.push_back({{named ? std::string(words[0]) : fmt::format("key-{}", keys.size() + 1),
+                           is_admin ? KeyRole::kAdmin : KeyRole::kCaller},
+                          keys.digest(key)});
   }
   if (keys.keys_.empty()) {
     return Error{ErrorCode::kInvalidArgument, fmt::format("{}: no key in it", source)};
@@ -79,14 +90,15 @@ Result<ApiKeys> ApiKeys::load(const std::filesystem::path& path) {
   return parse(text, path.string());
 }
 
-const std::string* ApiKeys::find(std::string_view key) const {
+const KeyHolder* ApiKeys::find(std::string_view key) const {
   if (key.size() > kMaxApiKeyBytes) return nullptr;
   const Digest wanted = digest(key);
-  const std::string* name = nullptr;
+  const KeyHolder* holder = nullptr;
   for (const Key& known : keys_) {
-    if (CRYPTO_memcmp(known.digest.data(), wanted.data(), wanted.size()) == 0) name = &known.name;
+    if (CRYPTO_memcmp(known.digest.data(), wanted.data(), wanted.size()) == 0)
+      holder = &known.holder;
   }
-  return name;
+  return holder;
 }
 
 std::string_view presented_key(std::string_view authorization, std::string_view x_api_key) {

@@ -17,6 +17,7 @@ namespace {
 
 constexpr size_t kMaxRequestIdBytes = 128;
 constexpr size_t kMaxLoggedPathBytes = 256;
+constexpr std::string_view kAdminPrefix = "/admin/";
 
 bool valid_request_id(std::string_view id) {
   if (id.empty() || id.size() > kMaxRequestIdBytes) return false;
@@ -78,9 +79,11 @@ bool ServerCore::authenticated(const HttpRequest& request, RequestInfo& info) co
   if (request.count("authorization") > 1 || request.count("x-api-key") > 1) return false;
   const std::string_view key =
       presented_key(request.field("authorization"), request.field("x-api-key"));
-  const std::string* name = key.empty() ? nullptr : options_.keys->find(key);
-  if (name != nullptr) info.key_name = *name;
-  return name != nullptr;
+  const KeyHolder* holder = key.empty() ? nullptr : options_.keys->find(key);
+  if (holder == nullptr) return false;
+  info.key_name = holder->name;
+  info.role = holder->role;
+  return true;
 }
 
 void ServerCore::handle(Connection& connection, HttpRequest&& request) {
@@ -102,6 +105,13 @@ void ServerCore::handle(Connection& connection, HttpRequest&& request) {
                           .type = "authentication_error",
                           .code = "invalid_api_key",
                           .message = "an API key is needed: Authorization: Bearer KEY"});
+  }
+  if (request.path.starts_with(kAdminPrefix) && !may_administer(info)) {
+    return respond_error(connection, info,
+                         {.status = 403,
+                          .type = "permission_error",
+                          .code = "admin_only",
+                          .message = "the key of an admin is needed"});
   }
   if (request.path == "/metrics" && is_read(request.method)) {
     return answer_metrics(connection, info);
@@ -162,15 +172,16 @@ void ServerCore::answer_health(Connection& connection, const RequestInfo& info) 
   const int64_t now = now_ns();
   nlohmann::ordered_json models = nlohmann::ordered_json::array();
   bool hanging = false;
-  for (const Slot& slot : slots_) {
-    const EngineSnapshot engine = slot.thread->snapshot();
-    const bool slot_hangs = hangs(slot, now);
+  for (const auto& slot : slots_) {
+    const EngineSnapshot engine = slot->thread->snapshot();
+    const bool slot_hangs = hangs(*slot, now);
     hanging = hanging || slot_hangs;
     const double age = engine.outstanding == 0 ? 0 : milliseconds(engine.progress_ns, now) * 1e-3;
-    models.push_back({{"id", slot.served.model->id},
-                      {"state", engine.failed ? "failed"
-                                : slot_hangs  ? "hangs"
-                                              : "serving"},
+    models.push_back({{"id", slot->served.model->id},
+                      {"state", engine.failed     ? "failed"
+                                : slot_hangs      ? "hangs"
+                                : slot->unloading ? "unloading"
+                                                  : "serving"},
                       {"steps", engine.stats.steps},
                       {"step_age_seconds", age}});
   }
@@ -184,12 +195,12 @@ void ServerCore::answer_health(Connection& connection, const RequestInfo& info) 
 
 void ServerCore::answer_metrics(Connection& connection, const RequestInfo& info) {
   std::vector<ModelPage> pages;
-  for (const Slot& slot : slots_) {
-    pages.push_back({.name = slot.served.model->id,
+  for (const auto& slot : slots_) {
+    pages.push_back({.name = slot->served.model->id,
                      .block_tokens = kKvBlockTokens,
-                     .engine = slot.thread->snapshot(),
-                     .rows_per_step = &slot.thread->rows_per_step(),
-                     .metrics = slot.metrics.get()});
+                     .engine = slot->thread->snapshot(),
+                     .rows_per_step = &slot->thread->rows_per_step(),
+                     .metrics = slot->metrics.get()});
   }
   const std::string body = metrics_page(
       pages, {.connections = std::ssize(connections_),
@@ -275,7 +286,7 @@ void ServerCore::log_answer(const RequestInfo& info, int status, const Call* cal
                                  {"duration_ms", milliseconds(info.arrival_ns, now_ns())}};
   if (!info.key_name.empty()) line["key"] = info.key_name;
   if (call != nullptr && !call->answers.empty()) {
-    line["model"] = slots_[call->engine].served.model->id;
+    line["model"] = call->exchange->model()->id;
     line["answers"] = call->answers.size();
     line["prompt_tokens"] = call->usage.prompt_tokens;
     line["cached_tokens"] = call->usage.cached_tokens;

@@ -92,13 +92,23 @@ class GatedModel final : public Model {
 
 // Bodies are words: "stream", "n=2", "max=5", "prompt=3", "first=9" (the first token of the
 // prompt), "fat" (64 KiB for each token), "nothing" (no request), "bad", "throw", "throw_late",
-// "other" (the second model). Anything else is text.
+// "other" (the second model), "model=3" (the one loaded as 3), "load=3", "unload=3", "drain=9"
+// (ms). Anything else is text.
 class TestExchange final : public Exchange {
  public:
   TestExchange(const ServedModel* model, const std::string& body) : model_(model) {
     stream_ = has(body, "stream");
     fat_ = has(body, "fat");
     throw_late_ = has(body, "throw_late");
+    if (!word(body, "load=").empty()) {
+      change_ = ModelLoad{.model = word(body, "load="), .id = word(body, "load=")};
+      return;
+    }
+    if (!word(body, "unload=").empty()) {
+      change_ =
+          ModelUnload{.id = word(body, "unload="), .drain_ms = number(body, "drain=", 10'000)};
+      return;
+    }
     if (has(body, "nothing")) return;
     const int64_t count = number(body, "n=", 1);
     for (int64_t i = 0; i < count; ++i) {
@@ -120,7 +130,21 @@ class TestExchange final : public Exchange {
     return at == std::string::npos ? fallback : std::stoll(body.substr(at + key.size()));
   }
 
+  // What follows the key; empty when it is not there.
+  static std::string word(const std::string& body, const std::string& key) {
+    const size_t at = (" " + body).find(" " + key);
+    if (at == std::string::npos) return {};
+    const size_t begin = at + key.size();
+    return body.substr(begin, body.find(' ', begin) - begin);
+  }
+
   const ServedModel* model() const override { return model_; }
+
+  ModelChange take_change() override { return std::move(change_); }
+
+  void on_loaded(const ModelSize& size) override { text_ = fmt::format("loaded {}", size.context); }
+
+  void on_unloaded(int64_t cancelled) override { text_ = fmt::format("unloaded {}", cancelled); }
 
   std::vector<Request> take_requests() override { return std::move(requests_); }
 
@@ -149,10 +173,95 @@ class TestExchange final : public Exchange {
  private:
   const ServedModel* model_;
   std::vector<Request> requests_;
+  ModelChange change_;
   std::string text_;
   bool stream_ = false;
   bool fat_ = false;
   bool throw_late_ = false;
+};
+
+// Loads simulated models by name: "missing", "huge" and "broken" fail, others wait while it is
+// held.
+class TestHost final : public ModelHost {
+ public:
+  TestHost(SimulatedModelOptions options, const Clock& clock)
+      : options_(std::move(options)), clock_(clock) {}
+
+  Result<HostedModel> load(const ModelLoad& load) override {
+    {
+      std::unique_lock lock(mutex_);
+      inside_ = true;
+      changed_.notify_all();
+      changed_.wait(lock, [&] { return !held_; });
+      inside_ = false;
+    }
+    if (load.model == "missing") return Error{ErrorCode::kNotFound, "no such model"};
+    if (load.model == "huge") return Error{ErrorCode::kExhausted, "it needs more than there is"};
+    if (load.model == "broken") throw std::runtime_error("the disk is gone");
+    auto loaded = std::make_unique<Loaded>(options_, clock_);
+    loaded->served.id = load.id;
+    const HostedModel hosted{{&loaded->served, &loaded->engine, options_.limits.max_logit_rows},
+                             {.context = options_.max_context}};
+    const std::lock_guard lock(mutex_);
+    models_.push_back(std::move(loaded));
+    return hosted;
+  }
+
+  void unload(const ServedModel& model) override {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(models_, [&](const auto& loaded) { return &loaded->served == &model; });
+    ++unloads_;
+  }
+
+  void hold() {
+    const std::lock_guard lock(mutex_);
+    held_ = true;
+  }
+
+  void release() {
+    const std::lock_guard lock(mutex_);
+    held_ = false;
+    changed_.notify_all();
+  }
+
+  // Returns when a load has begun.
+  void wait_inside() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return inside_; });
+  }
+
+  int unloads() {
+    const std::lock_guard lock(mutex_);
+    return unloads_;
+  }
+
+  // The model of that id. Requires that it is loaded.
+  GatedModel& model(std::string_view id) {
+    const std::lock_guard lock(mutex_);
+    for (const auto& loaded : models_) {
+      if (loaded->served.id == id) return loaded->model;
+    }
+    throw std::runtime_error("no such model");
+  }
+
+ private:
+  struct Loaded {
+    Loaded(const SimulatedModelOptions& options, const Clock& clock)
+        : model(options), engine(model, nullptr, {}, clock) {}
+
+    GatedModel model;
+    Engine engine;
+    ServedModel served;
+  };
+
+  const SimulatedModelOptions options_;
+  const Clock& clock_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool held_ = false;
+  bool inside_ = false;
+  int unloads_ = 0;
+  std::vector<std::unique_ptr<Loaded>> models_;
 };
 
 // A response as a client reads it.
@@ -266,9 +375,20 @@ class TestClient {
     return read_answer();
   }
 
-  void send_post(const std::string& body, const std::string& fields = "") {
-    send(fmt::format("POST /v1/run HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n{}\r\n{}",
+  void send_post(const std::string& body,
+                 const std::string& fields = "",
+                 const std::string& path = "/v1/run") {
+    send(fmt::format("POST {} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n{}\r\n{}", path,
                      body.size(), fields, body));
+  }
+
+  void send_admin(const std::string& body, const std::string& fields = "") {
+    send_post(body, fields, "/admin/run");
+  }
+
+  Answer admin(const std::string& body, const std::string& fields = "") {
+    send_admin(body, fields);
+    return read_answer();
   }
 
   Answer post(const std::string& body, const std::string& fields = "") {
@@ -290,12 +410,14 @@ class TestServer {
                       EngineOptions engine_options = {})
       : model(model_options),
         other_model(model_options),
+        host(model_options, clock),
         engine(model, nullptr, engine_options, clock),
         other_engine(other_model, nullptr, engine_options, clock) {
     served.id = "simulated";
     other.id = "other";
     options.port = 0;
     options.tick_ms = 5;
+    options.models = &host;
     const int64_t sequences = model_options.limits.max_logit_rows;
     Result<std::unique_ptr<Server>> opened = Server::open(
         options, {{&served, &engine, sequences}, {&other, &other_engine, sequences}}, api(), clock);
@@ -307,6 +429,7 @@ class TestServer {
   ~TestServer() {
     model.release();
     other_model.release();
+    host.release();
     server->stop();
     thread.join();
   }
@@ -333,15 +456,23 @@ class TestServer {
 
   ServerApi api() {
     return {
-        .open = [this](std::string_view method, std::string_view path,
-                       const ApiCall& call) -> OpenedExchange {
+        .open = [](const ServedModels& models, std::string_view method, std::string_view path,
+                   const ApiCall& call) -> OpenedExchange {
           const std::string body(call.body);
           if (TestExchange::has(body, "throw")) throw std::runtime_error("a secret place");
-          if (path != "/v1/run") return ApiError{.status = 404, .message = "no such path"};
+          if (path != "/v1/run" && path != "/admin/run") {
+            return ApiError{.status = 404, .message = "no such path"};
+          }
           if (method != "POST") return ApiError{.status = 405, .message = "not that method"};
           if (TestExchange::has(body, "bad")) return ApiError{.message = "a bad body"};
-          const bool second = TestExchange::has(body, "other");
-          return std::make_unique<TestExchange>(second ? &other : &served, body);
+          std::string id = TestExchange::word(body, "model=");
+          if (id.empty()) id = TestExchange::has(body, "other") ? "other" : "simulated";
+          const bool change = path == "/admin/run";
+          const ServedModel* found = change ? nullptr : models.find(id);
+          if (found == nullptr && !change) {
+            return ApiError{.status = 404, .message = "no such model"};
+          }
+          return std::make_unique<TestExchange>(found, body);
         },
         .error_body =
             [](std::string_view, const ApiError& error, std::string_view id) {
@@ -352,6 +483,7 @@ class TestServer {
 
   AtomicClock clock;
   GatedModel model, other_model;
+  TestHost host;
   Engine engine, other_engine;
   ServedModel served, other;
   std::unique_ptr<Server> server;

@@ -15,7 +15,8 @@ from schemathesis.specs.openapi.checks import (content_type_conformance, negativ
 CHECKS = [content_type_conformance, negative_data_rejection, not_a_server_error,
           response_schema_conformance, status_code_conformance]
 WITH_BODY = ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages",
-             "/v1/messages/count_tokens", "/v1/embeddings", "/tokenize", "/detokenize"]
+             "/v1/messages/count_tokens", "/v1/embeddings", "/tokenize", "/detokenize",
+             "/admin/models/load", "/admin/models/unload"]
 WITHOUT = ["/v1/models", "/v1/models/{id}"]
 RIGHT, WRONG = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
 TIMEOUT_S = 120

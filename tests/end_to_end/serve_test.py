@@ -71,6 +71,10 @@ def events(text):
     return [line[len("data: "):] for line in text.split("\n\n") if line.startswith("data: ")]
 
 
+def deltas(text):
+    return [json.loads(frame)["choices"][0]["delta"] for frame in events(text) if frame != "[DONE]"]
+
+
 class Serve(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -81,8 +85,8 @@ class Serve(unittest.TestCase):
     def tearDownClass(cls):
         cls.folder.cleanup()
 
-    def serve(self, *arguments):
-        served = Served(self.model, *arguments)
+    def serve(self, *arguments, model=None):
+        served = Served(model or self.model, *arguments)
         self.addCleanup(served.process.wait)
         self.addCleanup(served.process.stderr.close)
         self.addCleanup(served.process.stdout.close)
@@ -189,6 +193,61 @@ class Serve(unittest.TestCase):
             self.assertEqual(response.status, 200, body)
             answers[name] = json.loads(body)["choices"][0]["message"]["content"]
         self.assertNotEqual(answers["tiny"], answers["second"])
+
+    def test_loads_and_unloads_while_another_model_streams(self):
+        second = tiny_model.make(pathlib.Path(self.folder.name) / "second", seed=2)
+        body = chat(stream=True, max_tokens=1500, ignore_eos=True)
+        expected = deltas(self.serve().call("POST", "/v1/chat/completions", body)[1])
+        self.assertGreater(len(expected), 1000)
+        of_second = self.serve(model=second).call("POST", "/v1/chat/completions",
+                                                  chat(model="second"))[1]
+        served = self.serve()
+        connection = served.connect()
+        connection.request("POST", "/v1/chat/completions", json.dumps(body),
+                           {"Content-Type": "application/json"})
+        stream = connection.getresponse()
+        first = stream.readline().decode()
+        load = {"model": str(second), "kv_cache_bytes": 4 << 20, "context": 256}
+        response, loaded = served.call("POST", "/admin/models/load", load)
+        self.assertEqual(response.status, 200, loaded)
+        self.assertEqual(json.loads(loaded)["context"], 256)
+        self.assertEqual(served.call("POST", "/admin/models/load", load)[0].status, 409)
+        _, models = served.call("GET", "/v1/models")
+        self.assertEqual([m["id"] for m in json.loads(models)["data"]], ["tiny", "second"])
+        _, answer = served.call("POST", "/v1/chat/completions", chat(model="second"))
+        self.assertEqual(json.loads(answer)["choices"][0]["message"],
+                         json.loads(of_second)["choices"][0]["message"])
+        self.assertIn('model_name="second"', served.call("GET", "/metrics")[1])
+        response, unloaded = served.call("POST", "/admin/models/unload", {"model": "second"})
+        self.assertEqual(json.loads(unloaded), {"id": "second", "cancelled_calls": 0})
+        self.assertEqual(served.call("POST", "/v1/chat/completions", chat(model="second"))[0].status,
+                         404)
+        self.assertNotIn('model_name="second"', served.call("GET", "/metrics")[1])
+        self.assertEqual(deltas(first + stream.read().decode()), expected)
+        connection.close()
+
+    def test_says_why_a_model_is_not_loaded(self):
+        served = self.serve()
+        broken = pathlib.Path(self.folder.name) / "broken.gguf"
+        broken.write_text("no model")
+        for load, status in (({"model": "/nowhere"}, 404), ({"model": str(broken)}, 400),
+                             ({"model": str(self.model), "id": "b", "context": 1 << 20}, 400),
+                             ({"model": str(self.model), "id": "b", "kv_cache_bytes": 1 << 45}, 507),
+                             ({"model": str(self.model), "kv_cache_bytes": 4 << 20}, 409)):
+            response, body = served.call("POST", "/admin/models/load", load)
+            self.assertEqual(response.status, status, body)
+            self.assertIn("error", json.loads(body))
+        self.assertEqual(served.call("POST", "/admin/models/unload", {"model": "b"})[0].status, 404)
+        self.assertEqual(served.call("POST", "/v1/chat/completions", chat())[0].status, 200)
+
+    def test_lets_admins_alone_load(self):
+        keys = pathlib.Path(self.folder.name) / "keys"
+        keys.write_text(f"alice {KEY}\nroot root-{KEY} admin\n")
+        served = self.serve("--api-keys", keys)
+        for key, status in ((KEY, 403), ("root-" + KEY, 404)):
+            response, _ = served.call("POST", "/admin/models/load", {"model": "/nowhere"},
+                                      {"Authorization": "Bearer " + key})
+            self.assertEqual(response.status, status)
 
     def test_serves_its_page(self):
         served = self.serve()
