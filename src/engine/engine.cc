@@ -64,13 +64,15 @@ bool only_decodes(std::span<const ScheduledChunk> chunks) {
 Engine::Engine(Model& model,
                const Tokenizer* tokenizer,
                const EngineOptions& options,
-               const Clock& clock)
+               const Clock& clock,
+               Model* draft_model)
     : model_(model),
       tokenizer_(tokenizer),
       clock_(clock),
       options_(resolve(options, model.limits())),
       eos_tokens_(end_tokens(model.spec(), tokenizer)),
       blocks_(model.limits().kv_blocks, options_.prefix_caching),
+      drafter_(draft_model == nullptr ? nullptr : std::make_unique<Drafter>(*draft_model, clock)),
       scheduler_({.batch_tokens = options_.max_batch_tokens,
                   .logit_rows = model.limits().max_logit_rows,
                   .sequences = options_.max_sequences,
@@ -81,6 +83,7 @@ Engine::Engine(Model& model,
       allowed_(static_cast<size_t>((model.spec().vocabulary + 31) / 32)),
       logits_(model.limits().max_logit_rows, model.spec().vocabulary),
       hidden_(options_.max_batch_tokens, model.spec().hidden) {
+  QUERN_CHECK(draft_model == nullptr || draft_model->spec().vocabulary == model.spec().vocabulary);
   const auto rows = static_cast<size_t>(options_.max_batch_tokens);
   const auto sequences = static_cast<size_t>(options_.max_sequences);
   tokens_.reserve(rows);
@@ -88,6 +91,7 @@ Engine::Engine(Model& model,
   logit_rows_.reserve(static_cast<size_t>(logits_.rows()));
   hidden_rows_.reserve(rows);
   spans_.reserve(sequences);
+  jobs_.reserve(sequences);
   failures_.resize(sequences);
   banned_.reserve(eos_tokens_.size() + kMaxStopTokens);
 }
@@ -157,20 +161,51 @@ void Engine::end_expired(EventSink sink) {
 }
 
 void Engine::guess(std::span<ScheduledChunk> chunks) {
-  const SpeculationOptions& options = options_.speculation;
-  if (options.max_draft == 0) return;
+  if (options_.speculation.max_draft == 0) return;
   draft_policy_.begin_step();
-  const bool may_pay = only_decodes(chunks);
+  for (const ScheduledChunk& chunk : chunks) chunk.sequence->draft.clear();
+  if (!only_decodes(chunks)) return;
+  if (drafter_ == nullptr) {
+    guess_from_texts(chunks);
+  } else {
+    guess_from_draft_model(chunks);
+  }
+}
+
+int64_t Engine::most_guesses(const Sequence& sequence) const {
+  if (sequence.request.constraint || sequence.request.embedding) return 0;
+  // The last token of an answer is never computed.
+  const int64_t left = sequence.request.max_tokens - sequence.output_tokens() - 1;
+  return std::min(options_.speculation.max_draft, left);
+}
+
+void Engine::guess_from_texts(std::span<ScheduledChunk> chunks) {
   for (ScheduledChunk& chunk : chunks) {
     Sequence& sequence = *chunk.sequence;
-    sequence.draft.clear();
-    if (!may_pay || sequence.request.constraint || sequence.request.embedding) continue;
-    // The last token of an answer is never computed.
-    const int64_t left = sequence.request.max_tokens - sequence.output_tokens() - 1;
-    guess_from_text(sequence.tokens, options, std::min(options.max_draft, left), sequence.draft);
-    const auto most = static_cast<int64_t>(sequence.draft.size());
+    const int64_t most = most_guesses(sequence);
+    if (most <= 0) continue;
+    guess_from_text(sequence.tokens, options_.speculation, most, sequence.draft);
+    const auto found = static_cast<int64_t>(sequence.draft.size());
     scheduler_.add_guesses(
-        chunk, draft_policy_.length(sequence.acceptance.rate(), std::ssize(chunks), most));
+        chunk, draft_policy_.length(sequence.acceptance.rate(), std::ssize(chunks), found));
+  }
+}
+
+void Engine::guess_from_draft_model(std::span<ScheduledChunk> chunks) {
+  jobs_.clear();
+  for (const ScheduledChunk& chunk : chunks) {
+    Sequence& sequence = *chunk.sequence;
+    const int64_t most = most_guesses(sequence);
+    if (most <= 0) continue;
+    const int64_t length = draft_policy_.length(sequence.acceptance.rate(), std::ssize(chunks),
+                                                most, drafter_->round_ns());
+    if (length > 0) jobs_.push_back({&sequence, length});
+  }
+  const int64_t start_ns = clock_.now_ns();
+  drafter_->guess(jobs_);
+  counters_.draft_ns += clock_.now_ns() - start_ns;
+  for (ScheduledChunk& chunk : chunks) {
+    scheduler_.add_guesses(chunk, std::ssize(chunk.sequence->draft));
   }
 }
 
@@ -496,6 +531,7 @@ int64_t Engine::max_request_tokens() const {
 }
 
 bool Engine::consistent() const {
+  if (drafter_ != nullptr && !drafter_->consistent()) return false;
   return blocks_.consistent() && scheduler_.consistent() &&
          blocks_.references() == scheduler_.owned_blocks();
 }

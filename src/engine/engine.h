@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "engine/block_manager.h"
+#include "engine/drafter.h"
 #include "engine/request.h"
 #include "engine/sampler.h"
 #include "engine/scheduler.h"
@@ -54,6 +55,7 @@ struct EngineStats {
   int64_t preemptions = 0;
   int64_t prefix_queries = 0;   // prompt tokens looked up, once for each request, at admission
   int64_t prefix_hits = 0;      // of those, never computed for their request
+  int64_t draft_ns = 0;         // spent in the draft model
   int64_t draft_steps = 0;      // of a sequence, with guesses
   int64_t draft_tokens = 0;     // guesses that were computed
   int64_t accepted_tokens = 0;  // of those, that were right
@@ -71,12 +73,14 @@ struct EngineStats {
 // it.
 class Engine {
  public:
-  // Borrows all of them. Without a tokenizer events carry no text and stop strings are refused.
-  // Requires options within model.limits() and a model with at least one cache block.
+  // Borrows all of them. With a draft model, which has the same vocabulary and whose cache is its
+  // own, guesses come from it. Without a tokenizer events carry no text and stop strings are
+  // refused. Requires options within model.limits() and a model with at least one cache block.
   Engine(Model& model,
          const Tokenizer* tokenizer,
          const EngineOptions& options,
-         const Clock& clock);
+         const Clock& clock,
+         Model* draft_model = nullptr);
 
   // Accepts a request; its events come from later steps. Errors: those of validate();
   // kInvalidArgument for stop strings without a tokenizer; kExhausted when as many requests or
@@ -124,6 +128,9 @@ class Engine {
   void end_expired(EventSink sink);
   // Guesses tokens where that is likely to pay.
   void guess(std::span<ScheduledChunk> chunks);
+  void guess_from_texts(std::span<ScheduledChunk> chunks);
+  void guess_from_draft_model(std::span<ScheduledChunk> chunks);
+  int64_t most_guesses(const Sequence& sequence) const;
   void run(std::span<ScheduledChunk> chunks);
   void count(std::span<const ScheduledChunk> chunks, int64_t start_ns);
   void run_one_by_one(std::span<ScheduledChunk> chunks);
@@ -160,6 +167,7 @@ class Engine {
   EngineOptions options_;
   std::vector<int32_t> eos_tokens_;
   BlockManager blocks_;
+  std::unique_ptr<Drafter> drafter_;  // nullptr: guesses come from the text
   Scheduler scheduler_;
   Sampler sampler_;
   DraftPolicy draft_policy_;
@@ -170,6 +178,7 @@ class Engine {
   // One step's batch, reused.
   std::vector<int32_t> tokens_, positions_, logit_rows_, hidden_rows_;
   std::vector<SequenceSpan> spans_;
+  std::vector<DraftJob> jobs_;
   std::vector<std::string> failures_;  // one for each chunk; empty: it ran
   std::vector<int32_t> banned_;
   std::vector<uint32_t> allowed_;  // [ceil(vocabulary / 32)]

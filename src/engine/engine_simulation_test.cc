@@ -116,9 +116,23 @@ RequestRecipe random_request(Dice& dice, int64_t longest) {
 struct Simulation {
   SimulatedModelOptions model;
   EngineOptions engine;
+  std::optional<SimulatedModelOptions> draft_model;
   int64_t requests = 0;
   int64_t steps_between_arrivals = 0;
 };
+
+// Often the same model, whose guesses are right; its cache and its batch may be too small for all.
+SimulatedModelOptions random_draft_model(Dice& dice, const SimulatedModelOptions& model) {
+  SimulatedModelOptions draft = model;
+  if (dice.one_in(3)) ++draft.seed;
+  draft.cost.step_ns = dice.in(0, 1);
+  draft.limits = {.max_batch_tokens = dice.in(1, 40),
+                  .max_logit_rows = dice.in(1, 8),
+                  .kv_blocks = dice.in(1, 30)};
+  if (dice.one_in(6)) draft.nan_token = static_cast<int32_t>(dice.in(30, 63));
+  if (dice.one_in(6)) draft.throw_token = static_cast<int32_t>(dice.in(30, 63));
+  return draft;
+}
 
 Simulation random_simulation(Dice& dice, uint64_t seed) {
   Simulation simulation;
@@ -142,6 +156,7 @@ Simulation random_simulation(Dice& dice, uint64_t seed) {
         .max_draft = dice.in(1, 6), .min_ngram = least, .max_ngram = least + dice.in(0, 3)};
   }
   if (dice.one_in(3)) simulation.model.cost.row_ns = dice.in(0, 2);
+  if (dice.one_in(3)) simulation.draft_model = random_draft_model(dice, simulation.model);
   simulation.requests = dice.in(5, 30);
   simulation.steps_between_arrivals = dice.in(1, 8);
   return simulation;
@@ -172,6 +187,7 @@ struct Totals {
   int64_t prefix_hits = 0;
   int64_t draft_tokens = 0;
   int64_t accepted_tokens = 0;
+  int64_t accepted_of_draft_model = 0;
 };
 
 // Whether `part` is the first of `whole`, bit for bit.
@@ -216,7 +232,9 @@ void simulate(uint64_t seed, const Tokenizer& tokenizer, Totals& totals) {
   const Simulation simulation = random_simulation(dice, seed);
   ManualClock clock;
   SimulatedModel model(simulation.model, &clock);
-  Engine engine(model, &tokenizer, simulation.engine, clock);
+  std::optional<SimulatedModel> draft_model;
+  if (simulation.draft_model) draft_model.emplace(*simulation.draft_model, &clock);
+  Engine engine(model, &tokenizer, simulation.engine, clock, draft_model ? &*draft_model : nullptr);
   std::map<RequestId, RequestRecipe> requests;
   Answers answers;
   int64_t left = simulation.requests;
@@ -250,6 +268,7 @@ void simulate(uint64_t seed, const Tokenizer& tokenizer, Totals& totals) {
   totals.prefix_hits += stats.prefix_hits;
   totals.draft_tokens += stats.draft_tokens;
   totals.accepted_tokens += stats.accepted_tokens;
+  totals.accepted_of_draft_model += draft_model ? stats.accepted_tokens : 0;
   totals.finished += stats.finished[0] + stats.finished[1];
   totals.cancelled += stats.finished[2];
   totals.failed += stats.finished[3];
@@ -289,6 +308,7 @@ TEST(EngineSimulation, GivesEveryRequestWhatItGetsAlone) {
   EXPECT_GT(totals.prefix_hits, 3000);
   EXPECT_GT(totals.draft_tokens, 10000);
   EXPECT_GT(totals.accepted_tokens, 3000);
+  EXPECT_GT(totals.accepted_of_draft_model, 3000);
 }
 
 // Clients that come and go at every phase: while waiting, in the midst of a prompt, after

@@ -142,8 +142,8 @@ struct Logprobs {
 struct TokenEvent {
   RequestId request = 0;
   int32_t token = 0;
-  std::string text;
-  std::optional<Logprobs> logprobs;
+  std::string text = {};
+  std::optional<Logprobs> logprobs = {};
 };
 
 // Before the first token of a request that asked for it: prompt[i + 1] after prompt[0..i].
@@ -163,10 +163,10 @@ struct EmbeddingEvent {
 struct FinishedEvent {
   RequestId request = 0;
   FinishReason reason = FinishReason::kStop;
-  Usage usage;
-  Timing timing;
-  std::string stop;   // the stop string that ended the text, if one did
-  std::string error;  // kError: one sentence
+  Usage usage = {};
+  Timing timing = {};
+  std::string stop = {};   // the stop string that ended the text, if one did
+  std::string error = {};  // kError: one sentence
 };
 
 using Event = std::variant<TokenEvent, FinishedEvent, PromptLogprobsEvent, EmbeddingEvent>;

@@ -15,6 +15,14 @@
 
 namespace quern {
 
+// What the draft model holds of a sequence, see Drafter.
+struct Drafted {
+  std::optional<BlockTable> blocks;  // of the draft model's cache
+  int64_t computed = 0;              // positions that lie there
+  int64_t text_tokens = 0;           // how many were known when it guessed last
+  std::vector<int32_t> guesses;      // and what it guessed then
+};
+
 // Owns its cache blocks and everything that its next token depends on.
 struct Sequence {
   // The request's prompt moves into `tokens`. `tokenizer` may be nullptr.
@@ -60,6 +68,7 @@ struct Sequence {
   int64_t pooled_tokens = 0;              // of how many
   std::vector<int32_t> draft;             // guesses of what follows `tokens`
   Acceptance acceptance;                  // of its guesses so far
+  Drafted drafted;
   Timing timing;
   bool admitted = false;  // took blocks, if only to lose them again
   bool started = false;   // was in a batch

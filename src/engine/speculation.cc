@@ -58,10 +58,13 @@ void DraftPolicy::observe(int64_t rows, int64_t ns) {
   if (rows_variance_ > kLeastVariance) row_ns_ = std::max(0.0, covariance_ / rows_variance_);
 }
 
-int64_t DraftPolicy::length(double acceptance, int64_t sequences, int64_t most) const {
+int64_t DraftPolicy::length(double acceptance,
+                            int64_t sequences,
+                            int64_t most,
+                            double round_ns) const {
   const auto n = static_cast<double>(sequences);
   const double step_ns = time_of(n);
-  const double least = step_ns > 0 ? n * row_ns_ / step_ns : 0;
+  const double least = step_ns > 0 ? (n * row_ns_ + round_ns) / step_ns : 0;
   int64_t length = 0;
   for (double right = acceptance; length < most && right >= least; right *= acceptance) ++length;
   return steps_ % kProbe == 0 ? std::max(length, std::min<int64_t>(1, most)) : length;

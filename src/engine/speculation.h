@@ -9,6 +9,7 @@ namespace quern {
 
 struct SpeculationOptions {
   int64_t max_draft = 0;  // guesses for one sequence in one step; 0: none
+  // Of guesses from the text, where there is no draft model:
   int64_t min_ngram = 2;  // a guess is what followed that many tokens when they came before
   int64_t max_ngram = 6;
 };
@@ -36,11 +37,12 @@ class Acceptance {
 
 // Decides how many guesses a sequence gets, from what steps were measured to cost.
 //
-// A step of n sequences gives n tokens in the time T; a row more costs b. The k-th guess gives a
-// token more with probability p^k, p being the rate of acceptance. That is worth its time while
-// (n + p^k) / (T + b) >= n / T, that is, while p^k >= n * b / T. T and b come from a line fitted to
-// the steps so far, old ones counting less. As long as nothing is known of b, and once in kProbe
-// steps, guessing is tried all the same.
+// A step of n sequences gives n tokens in the time T; a row more costs b, and a round in which a
+// draft model makes a guess for each of them costs D (0 where guesses are looked up). The k-th
+// guess gives a token more with probability p^k, p being the rate of acceptance. For all of them
+// that is worth its time while (n + n * p^k) / (T + n * b + D) >= n / T, that is, while p^k >= (n *
+// b + D) / T. T and b come from a line fitted to the steps so far, old ones counting less. As long
+// as nothing is known of b, and once in kProbe steps, guessing is tried all the same.
 class DraftPolicy {
  public:
   // A step of that many rows, all of them of sequences that go on by one token and its guesses.
@@ -50,7 +52,7 @@ class DraftPolicy {
   void begin_step() { ++steps_; }
 
   // How many guesses to check, at most `most`, in a step of `sequences` rows without guesses.
-  int64_t length(double acceptance, int64_t sequences, int64_t most) const;
+  int64_t length(double acceptance, int64_t sequences, int64_t most, double round_ns = 0) const;
 
  private:
   static constexpr double kWeight = 1.0 / 32;

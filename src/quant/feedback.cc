@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "base/check.h"
 #include "kernels/dense.h"
@@ -184,69 +185,146 @@ void round_group(const GroupJob& job, int64_t begin) {
   }
 }
 
-// One row's part of refine(): `slope` is (v - w) gram, kept up to date.
-struct RowRefiner {
-  GroupedWeight& weight;
-  int64_t row;
-  float* slope;  // [n]
-  const FloatMatrix& gram;
+// One group's part of one row of refine(). `slope` is (v - w) gram: inside the group it is kept up
+// to date, elsewhere once flush() was called.
+class GroupRefiner {
+ public:
+  GroupRefiner(
+      GroupedWeight& weight, int64_t row, int64_t group, float* slope, const FloatMatrix& gram)
+      : weight_(weight),
+        row_(row),
+        group_(group),
+        at_(group * weight.group_size),
+        size_(weight.group_size),
+        codes_(weight.codes.data() + row * weight.columns + at_),
+        slope_(slope),
+        gram_(gram) {}
 
-  void add_to_slope(int64_t column, float change) const {
-    add_scaled(slope, change, gram.row(column), gram.columns());
-  }
-
-  // Moves each code to where its own column costs least. Returns the number of codes moved.
-  int64_t move_codes() const {
-    int64_t moved = 0;
-    uint8_t* codes = weight.codes.data() + row * weight.columns;
-    for (int64_t i = 0; i < weight.columns; ++i) {
-      const float scale = grid_at(weight, row, i / weight.group_size).scale;
+  // Moves each code to where its own column costs least. Returns whether one was moved.
+  bool move_codes() {
+    const float scale = grid_at(weight_, row_, group_).scale;
+    for (int i = 0; i < size_; ++i) {
       const float step = round_half_even(
-          std::min(std::max(-slope[i] / (scale * gram.row(i)[i]), -kMaxCode), kMaxCode));
-      const float code = static_cast<float>(codes[i]);
-      const float moved_code = std::min(std::max(code + step, 0.0f), kMaxCode);
-      if (moved_code == code) continue;
-      codes[i] = static_cast<uint8_t>(moved_code);
-      add_to_slope(i, scale * (moved_code - code));
-      ++moved;
+          std::min(std::max(-slope_[at_ + i] / (scale * block_row(i)[i]), -kMaxCode), kMaxCode));
+      const float code = static_cast<float>(codes_[i]);
+      const float moved = std::min(std::max(code + step, 0.0f), kMaxCode);
+      if (moved == code) continue;
+      codes_[i] = static_cast<uint8_t>(moved);
+      change(i, scale * (moved - code));
     }
-    return moved;
+    return flush();
   }
 
-  // Puts each group's scale where the row costs least. Returns the number of scales moved.
-  int64_t move_scales() const {
-    int64_t moved = 0;
-    for (int64_t g = 0; g < weight.groups(); ++g) moved += move_scale(g) ? 1 : 0;
-    return moved;
-  }
-
-  bool move_scale(int64_t g) const {
-    const int size = weight.group_size;
-    const GroupGrid grid = grid_at(weight, row, g);
-    const int64_t at = g * size;
-    const uint8_t* codes = weight.codes.data() + row * weight.columns + at;
+  // Puts the scale where the row costs least. Returns whether it was moved.
+  bool move_scale() {
+    const GroupGrid grid = grid_at(weight_, row_, group_);
     std::array<float, kMaxGroup> steps{};
     std::array<float, kMaxGroup> product{};  // the group's block of gram times the steps
-    for (int i = 0; i < size; ++i) {
-      const float step = static_cast<float>(codes[i]) - grid.zero;
+    for (int i = 0; i < size_; ++i) {
+      const float step = static_cast<float>(codes_[i]) - grid.zero;
       steps[static_cast<size_t>(i)] = step;
-      if (step != 0.0f) add_scaled(product.data(), step, gram.row(at + i) + at, size);
+      if (step != 0.0f) add_scaled(product.data(), step, block_row(i), size_);
     }
-    const auto pull = static_cast<double>(dot(steps.data(), slope + at, size));
-    const auto curvature = static_cast<double>(dot(steps.data(), product.data(), size));
+    const auto pull = static_cast<double>(dot(steps.data(), slope_ + at_, size_));
+    const auto curvature = static_cast<double>(dot(steps.data(), product.data(), size_));
     if (!(curvature > 0)) return false;
     const float wanted = grid.scale - static_cast<float>(pull / curvature);
     if (!(wanted > 0.5f * grid.scale && wanted < 2.0f * grid.scale)) return false;
     const float scale = fit_grid(0.0f, wanted * kMaxCode).scale;
-    const double change = static_cast<double>(scale) - static_cast<double>(grid.scale);
-    if (!(2 * change * pull + change * change * curvature < 0)) return false;
-    set_grid(weight, row, g, {.scale = scale, .zero = grid.zero});
-    for (int i = 0; i < size; ++i) {
-      const float step = steps[static_cast<size_t>(i)];
-      if (step != 0.0f) add_to_slope(at + i, static_cast<float>(change) * step);
+    const double step = static_cast<double>(scale) - static_cast<double>(grid.scale);
+    if (!(2 * step * pull + step * step * curvature < 0)) return false;
+    set_grid(weight_, row_, group_, {.scale = scale, .zero = grid.zero});
+    for (int i = 0; i < size_; ++i) {
+      if (steps[static_cast<size_t>(i)] != 0.0f) {
+        change(i, static_cast<float>(step) * steps[static_cast<size_t>(i)]);
+      }
     }
+    return flush();
+  }
+
+ private:
+  const float* block_row(int i) const { return gram_.row(at_ + i) + at_; }
+
+  // The group's column i changes by `amount`.
+  void change(int i, float amount) {
+    add_scaled(slope_ + at_, amount, block_row(i), size_);
+    columns_[static_cast<size_t>(changes_)] = gram_.row(at_ + i);
+    amounts_[static_cast<size_t>(changes_)] = amount;
+    ++changes_;
+  }
+
+  // Tells the slope outside the group of the changes. Returns whether there were any.
+  bool flush() {
+    if (changes_ == 0) return false;
+    add_scaled_rows(slope_, amounts_.data(), columns_.data(), changes_, {0, at_});
+    add_scaled_rows(slope_, amounts_.data(), columns_.data(), changes_,
+                    {at_ + size_, gram_.columns()});
+    changes_ = 0;
     return true;
   }
+
+  GroupedWeight& weight_;
+  int64_t row_;
+  int64_t group_;
+  int64_t at_;
+  int size_;
+  uint8_t* codes_;
+  float* slope_;
+  const FloatMatrix& gram_;
+  int changes_ = 0;
+  std::array<const float*, kMaxGroup> columns_;
+  std::array<float, kMaxGroup> amounts_;
+};
+
+// Rows [begin, begin + slopes.rows()) of refine(), group by group, so that a group's rows of gram
+// are read once for all of them.
+class BlockRefiner {
+ public:
+  BlockRefiner(ThreadPool& pool,
+               GroupedWeight& weight,
+               int64_t begin,
+               Tensor slopes,
+               const FloatMatrix& gram)
+      : pool_(pool),
+        weight_(weight),
+        begin_(begin),
+        slopes_(slopes),
+        gram_(gram),
+        moved_(static_cast<size_t>(slopes.rows()), 1) {}
+
+  void run(int sweeps) {
+    for (int sweep = 0; sweep < sweeps; ++sweep) {
+      active_ = std::exchange(moved_, std::vector<uint8_t>(moved_.size(), 0));
+      // Scales settle sooner than codes do, and cost as much as all of a row's codes.
+      if (sweep < kScaleSweeps) for_groups([](GroupRefiner& group) { return group.move_scale(); });
+      for_groups([](GroupRefiner& group) { return group.move_codes(); });
+      if (std::find(moved_.begin(), moved_.end(), 1) == moved_.end()) break;
+    }
+  }
+
+ private:
+  // A row in which nothing moved in a whole sweep is done.
+  template <typename Move>
+  void for_groups(Move move) {
+    for (int64_t g = 0; g < weight_.groups(); ++g) {
+      pool_.for_each_chunk(slopes_.rows(), kRowsPerChunk, [&](int64_t first, int64_t end, int) {
+        for (int64_t i = first; i < end; ++i) {
+          const auto row = static_cast<size_t>(i);
+          if (active_[row] == 0) continue;
+          GroupRefiner group(weight_, begin_ + i, g, slopes_.f32_row(i), gram_);
+          if (move(group)) moved_[row] = 1;
+        }
+      });
+    }
+  }
+
+  ThreadPool& pool_;
+  GroupedWeight& weight_;
+  int64_t begin_;
+  Tensor slopes_;
+  const FloatMatrix& gram_;
+  std::vector<uint8_t> active_;
+  std::vector<uint8_t> moved_;  // in this sweep
 };
 
 }  // namespace
@@ -339,16 +417,8 @@ void refine(
     const int64_t count = std::min(block, weight.rows - begin);
     gemm_f32(pool, slopes.tensor().slice_rows(0, count), values.tensor().slice_rows(begin, count),
              ordered.gram.tensor(), {});
-    pool.for_each_chunk(count, 1, [&](int64_t first, int64_t end, int) {
-      for (int64_t i = first; i < end; ++i) {
-        const RowRefiner row{weight, begin + i, slopes.row(i), ordered.gram};
-        for (int sweep = 0; sweep < sweeps; ++sweep) {
-          // Scales settle sooner than codes do, and cost as much as all of a row's codes.
-          const int64_t scales = sweep < kScaleSweeps ? row.move_scales() : 0;
-          if (row.move_codes() + scales == 0) break;
-        }
-      }
-    });
+    BlockRefiner(pool, weight, begin, slopes.tensor().slice_rows(0, count), ordered.gram)
+        .run(sweeps);
   }
 }
 

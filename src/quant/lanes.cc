@@ -7,6 +7,26 @@ void add_scaled(float* y, float a, const float* x, int64_t count) {
   for (int64_t i = 0; i < count; ++i) y[i] += a * x[i];
 }
 
+// Four rows at a time, so that y is read and written once for four.
+QUERN_CLONES
+void add_scaled_rows(
+    float* y, const float* a, const float* const* x, int64_t rows, ColumnRange range) {
+  int64_t row = 0;
+  for (; row + 4 <= rows; row += 4) {
+    const float a0 = a[row], a1 = a[row + 1], a2 = a[row + 2], a3 = a[row + 3];
+    const float *x0 = x[row], *x1 = x[row + 1], *x2 = x[row + 2], *x3 = x[row + 3];
+    for (int64_t i = range.begin; i < range.end; ++i) {
+      float sum = y[i] + a0 * x0[i];
+      sum += a1 * x1[i];
+      sum += a2 * x2[i];
+      y[i] = sum + a3 * x3[i];
+    }
+  }
+  for (; row < rows; ++row) {
+    for (int64_t i = range.begin; i < range.end; ++i) y[i] += a[row] * x[row][i];
+  }
+}
+
 QUERN_CLONES
 float dot(const float* x, const float* y, int64_t count) {
   constexpr int64_t kLanes = 16;
