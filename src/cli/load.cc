@@ -52,10 +52,10 @@ struct LoadOptions {
 // All that the command line says, checked before a server is asked.
 struct LoadPlan {
   ServerUrl url;
-  ArrivalOptions arrivals;
-  std::vector<double> due_seconds;
-  WorkloadOptions workload;
-  Objective objective;
+  ArrivalOptions arrivals{};
+  std::vector<double> due_seconds{};
+  WorkloadOptions workload{};
+  Objective objective{};
   int64_t concurrency = 0;
 
   // Whether time alone ends a closed loop.
@@ -343,14 +343,14 @@ Result<Unit> run_command(const LoadOptions& options) {
   const std::vector<std::string> notes = {
       fmt::format("{}{}, model {}", plan.url.text(), endpoint_path(plan.workload.endpoint),
                   workload.options().model),
-      fmt::format("{}; {}; seed {}", arrivals_text(plan), lengths_text(workload), options.seed)};
+      fmt::format("{}; seed {}", arrivals_text(plan), options.seed), lengths_text(workload)};
   if (options.console.json) {
     nlohmann::ordered_json json = {{"url", plan.url.text()}};
     json.update(report_json(report, plan.objective));
     json["settings"] = settings_json(options, plan, workload);
     print_json(json);
   } else {
-    fmt::print("{}\n{}\n\n{}", notes[0], notes[1], load_tables(report, plan.objective));
+    fmt::print("{}\n\n{}", fmt::join(notes, "\n"), load_tables(report, plan.objective));
   }
   std::fflush(stdout);
   write_files(result, report, notes, files);

@@ -18,8 +18,8 @@
 namespace quern {
 
 struct HttpTarget {
-  boost::asio::ip::tcp::endpoint endpoint;
-  std::string host;                          // as the certificate names it
+  boost::asio::ip::tcp::endpoint endpoint{};
+  std::string host{};                        // as the certificate names it
   boost::asio::ssl::context* tls = nullptr;  // borrowed; null for plain connections
 };
 

@@ -45,12 +45,14 @@ std::vector<PlotLine> ended_by_second(const RunResult& result) {
   std::vector<PlotLine> lines;
   for (const auto& [name, outcomes] : kKinds) {
     std::vector<double> counts(static_cast<size_t>(result.seconds) + 1, 0);
+    bool any = false;
     for (const LoadRecord& record : result.records) {
       if (std::find(outcomes.begin(), outcomes.end(), record.outcome) == outcomes.end()) continue;
       const auto second = static_cast<size_t>(static_cast<double>(record.end_ns) * 1e-9);
       counts[std::min(second, counts.size() - 1)] += 1;
+      any = true;
     }
-    lines.push_back(by_second(name, counts));
+    if (any) lines.push_back(by_second(name, counts));
   }
   return lines;
 }

@@ -9,7 +9,7 @@
 namespace quern {
 
 struct Objective {
-  std::optional<double> ttft_ms, tpot_ms, e2e_ms;
+  std::optional<double> ttft_ms{}, tpot_ms{}, e2e_ms{};
 
   bool empty() const { return !ttft_ms && !tpot_ms && !e2e_ms; }
 };

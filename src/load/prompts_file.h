@@ -14,9 +14,9 @@
 namespace quern {
 
 struct PromptLine {
-  std::string text;                 // without messages
-  nlohmann::ordered_json messages;  // null without a conversation
-  std::optional<int64_t> output_tokens;
+  std::string text{};                 // without messages
+  nlohmann::ordered_json messages{};  // null without a conversation
+  std::optional<int64_t> output_tokens{};
 };
 
 // Each line is a string, {"prompt": TEXT}, {"messages": [{"role", "content"}...]} or

@@ -27,19 +27,19 @@ struct LoadRecord {
   uint64_t index = 0;
   Behaviour behaviour = Behaviour::kGood;
   Outcome outcome = Outcome::kFailed;
-  int status = 0;                         // of HTTP; 0 without an answer
-  int64_t due_ns = -1;                    // when it was to be sent, in an open loop
-  int64_t sent_ns = 0;                    // when it began, the connection included
-  int64_t first_ns = -1;                  // first chunk with output
-  int64_t last_ns = -1;                   // last chunk of the answer
-  int64_t end_ns = 0;                     // when nothing more was to come
-  int64_t chunks = 0;                     // with output
-  std::vector<float> gaps_ms;             // between chunks with output
-  int64_t max_tokens = 0;                 // as asked
-  std::optional<StreamUsage> usage;       // the last one
-  std::optional<int64_t> counted_tokens;  // by the last chunk of the answer, if it counts
-  std::string finish_reason;
-  std::string error;
+  int status = 0;                           // of HTTP; 0 without an answer
+  int64_t due_ns = -1;                      // when it was to be sent, in an open loop
+  int64_t sent_ns = 0;                      // when it began, the connection included
+  int64_t first_ns = -1;                    // first chunk with output
+  int64_t last_ns = -1;                     // last chunk of the answer
+  int64_t end_ns = 0;                       // when nothing more was to come
+  int64_t chunks = 0;                       // with output
+  std::vector<float> gaps_ms{};             // between chunks with output
+  int64_t max_tokens = 0;                   // as asked
+  std::optional<StreamUsage> usage{};       // the last one
+  std::optional<int64_t> counted_tokens{};  // by the last chunk of the answer, if it counts
+  std::string finish_reason{};
+  std::string error{};
 
   // Usage where the server told it, else chunks.
   int64_t output_tokens() const { return usage ? usage->completion_tokens : chunks; }

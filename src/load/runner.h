@@ -15,13 +15,13 @@
 namespace quern {
 
 struct LoadRunOptions {
-  std::vector<double> due_seconds;  // one for each request, from the start
-  bool endless = false;             // go on behind due_seconds until the duration is over
-  int64_t concurrency = 0;          // requests at once; 0: no limit
-  double duration_seconds = 0;      // no request begins later; 0: no limit
-  double timeout_seconds = 600;     // of one request
-  uint64_t first_index = 0;         // of the workload
-  std::string head;                 // of every request, but for its length
+  std::vector<double> due_seconds{};  // one for each request, from the start
+  bool endless = false;               // go on behind due_seconds until the duration is over
+  int64_t concurrency = 0;            // requests at once; 0: no limit
+  double duration_seconds = 0;        // no request begins later; 0: no limit
+  double timeout_seconds = 600;       // of one request
+  uint64_t first_index = 0;           // of the workload
+  std::string head{};                 // of every request, but for its length
 };
 
 struct RunProgress {
@@ -33,14 +33,14 @@ struct RunProgress {
 };
 
 struct RunHooks {
-  std::function<bool()> interrupted;                    // asked several times a second
-  std::function<void(const RunProgress&)> on_progress;  // called as often; may be empty
+  std::function<bool()> interrupted{};                    // asked several times a second
+  std::function<void(const RunProgress&)> on_progress{};  // called as often; may be empty
 };
 
 enum class RunEnd : uint8_t { kComplete, kInterrupted, kUnreachable };
 
 struct RunResult {
-  std::vector<LoadRecord> records;  // as they finished
+  std::vector<LoadRecord> records{};  // as they finished
   RunEnd end = RunEnd::kComplete;
   double seconds = 0;  // from the start until the last answer
   int64_t concurrency_max = 0;

@@ -250,7 +250,7 @@ TEST(Runner, EndsWhenNobodyListens) {
 class Probe : public testing::Test {
  protected:
   static std::unique_ptr<ServerProbe> open(uint16_t port, std::string key = "") {
-    const SteadyClock& clock = *new SteadyClock;  // outlives every probe
+    static const SteadyClock clock;  // outlives every probe
     const ProbeOptions options{.url = {.host = "127.0.0.1", .port = std::to_string(port)},
                                .api_key = std::move(key)};
     Result<std::unique_ptr<ServerProbe>> probe = ServerProbe::open(options, clock);

@@ -8,6 +8,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <fmt/format.h>
 
+#include "base/interrupt.h"
 #include "load/stream_chunk.h"
 
 namespace quern {
@@ -207,6 +208,7 @@ std::optional<WordTokens> ServerProbe::count_words(const std::string& model,
                                                    LoadEndpoint endpoint) {
   WordTokens words{.counted = true};
   for (const std::string_view word : prompt_words()) {
+    if (interrupted()) return std::nullopt;
     std::string text;
     for (int i = 0; i < kRepeats; ++i) text += fmt::format(" {}", word);
     const std::optional<int64_t> tokens = count_text(model, text);

@@ -17,16 +17,16 @@ namespace quern {
 enum class TlsCheck : uint8_t { kVerify, kAcceptAny };
 
 struct ProbeOptions {
-  ServerUrl url;
-  std::string api_key;  // empty: none is sent
-  std::string ca_file;  // empty: the system's certificates
+  ServerUrl url{};
+  std::string api_key{};  // empty: none is sent
+  std::string ca_file{};  // empty: the system's certificates
   TlsCheck check = TlsCheck::kVerify;
   double timeout_seconds = 30;  // of each question
 };
 
 struct HttpReply {
   int status = 0;
-  std::string body;
+  std::string body{};
 };
 
 // A server that has answered, and how to talk with it. One thread.
@@ -47,7 +47,7 @@ class ServerProbe {
   Result<std::string> first_model();
 
   // The tokens of the prompt words by the server's /tokenize, counted as vLLM's, Quern's or
-  // llama.cpp's answers; nothing where it has none.
+  // llama.cpp's answers; nothing where it has none, and after Ctrl-C.
   std::optional<WordTokens> count_words(const std::string& model, LoadEndpoint endpoint);
 
  private:

@@ -21,9 +21,9 @@ struct StreamChunk {
   bool done = false;     // "[DONE]"
   bool choices = false;  // it belongs to an answer and is more than a message about the stream
   bool output = false;   // it carries text, reasoning or a part of a tool call
-  std::string finish_reason;
-  std::optional<StreamUsage> usage;
-  std::string error;  // what the server says went wrong
+  std::string finish_reason{};
+  std::optional<StreamUsage> usage{};
+  std::string error{};  // what the server says went wrong
 };
 
 // Reads the data of an event. Errors: kConflict for what is no JSON object.

@@ -9,14 +9,14 @@
 namespace quern {
 
 struct PlotLine {
-  std::string name;
-  std::vector<std::pair<double, double>> points;  // with rising x
+  std::string name{};
+  std::vector<std::pair<double, double>> points{};  // with rising x
 };
 
 struct PlotPanel {
-  std::string title, x_label, y_label;
-  std::vector<PlotLine> lines;  // at most kMaxPlotLines
-  double y_max = 0;             // 0: from the points
+  std::string title{}, x_label{}, y_label{};
+  std::vector<PlotLine> lines{};  // at most kMaxPlotLines
+  double y_max = 0;               // 0: from the points
 };
 
 inline constexpr size_t kMaxPlotLines = 4;

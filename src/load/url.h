@@ -11,9 +11,9 @@ enum class UrlScheme : unsigned char { kHttp, kHttps };
 
 struct ServerUrl {
   UrlScheme scheme = UrlScheme::kHttp;
-  std::string host;  // without the brackets of an IPv6 address
-  std::string port;
-  std::string prefix;  // of every path: empty, or "/some/where"
+  std::string host{};  // without the brackets of an IPv6 address
+  std::string port{};
+  std::string prefix{};  // of every path: empty, or "/some/where"
 
   // "host:port", in brackets where the host is an IPv6 address.
   std::string authority() const;

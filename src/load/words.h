@@ -18,7 +18,7 @@ std::span<const std::string_view> prompt_words();
 
 // How many tokens each of prompt_words() is, with the space before it.
 struct WordTokens {
-  std::vector<double> tokens;
+  std::vector<double> tokens{};
   int64_t template_tokens = 0;  // of a chat request beside its text
   bool counted = false;         // by the server, else estimated
 

@@ -95,6 +95,9 @@ Result<Workload> Workload::make(WorkloadOptions options, WordTokens word_tokens)
   if (conversations && options.endpoint == LoadEndpoint::kCompletions) {
     return wrong("--prompts has conversations, which /v1/completions does not take");
   }
+  if (conversations && options.prefix_tokens > 0) {
+    return wrong("--prompts has conversations, to which --prefix-tokens adds nothing");
+  }
   return Workload(std::move(options), std::move(word_tokens));
 }
 

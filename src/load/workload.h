@@ -29,25 +29,25 @@ enum class Behaviour : uint8_t { kGood, kDisconnect, kHostile };
 
 struct WorkloadOptions {
   LoadEndpoint endpoint = LoadEndpoint::kChat;
-  std::string model;
+  std::string model{};
   LengthDistribution input_tokens = LengthDistribution::fixed(256);
   LengthDistribution output_tokens = LengthDistribution::fixed(128);
-  int64_t prefix_tokens = 0;        // of text that every prompt begins with, beside input_tokens
-  std::vector<PromptLine> prompts;  // in turn, instead of input_tokens
-  bool ignore_eos = false;          // ask for exactly output_tokens
-  bool continuous_usage = false;    // ask for a token count with every chunk
-  double disconnect_fraction = 0;   // of all requests
-  double hostile_fraction = 0;      // of all requests
-  std::optional<double> temperature;
-  nlohmann::ordered_json extra;  // an object of further fields, or null
+  int64_t prefix_tokens = 0;          // of text that every prompt begins with, beside input_tokens
+  std::vector<PromptLine> prompts{};  // in turn, instead of input_tokens
+  bool ignore_eos = false;            // ask for exactly output_tokens
+  bool continuous_usage = false;      // ask for a token count with every chunk
+  double disconnect_fraction = 0;     // of all requests
+  double hostile_fraction = 0;        // of all requests
+  std::optional<double> temperature{};
+  nlohmann::ordered_json extra{};  // an object of further fields, or null
   uint64_t seed = 0;
 };
 
 struct PlannedRequest {
   uint64_t index = 0;
   Behaviour behaviour = Behaviour::kGood;
-  std::string what;  // of a hostile body
-  std::string body;
+  std::string what{};  // of a hostile body
+  std::string body{};
   int64_t output_tokens = 0;     // at most
   int64_t disconnect_after = 0;  // chunks with output; 0: once the request is sent
 };
@@ -55,7 +55,7 @@ struct PlannedRequest {
 class Workload {
  public:
   // Errors: kInvalidArgument for fractions outside 0 to 1, extra fields that are no object, and
-  // conversations for /v1/completions.
+  // conversations for /v1/completions or with a prefix.
   static Result<Workload> make(WorkloadOptions options, WordTokens word_tokens);
 
   // The same index gives the same request, whatever was asked before.

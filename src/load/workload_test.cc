@@ -168,7 +168,10 @@ TEST(Workload, RefusesWhatContradictsItself) {
   options = options_with();
   options.endpoint = LoadEndpoint::kCompletions;
   options.prompts.push_back({.messages = json::array({{{"role", "user"}, {"content", "a"}}})});
-  EXPECT_THAT(error_of(options), HasSubstr("conversations"));
+  EXPECT_THAT(error_of(options), HasSubstr("/v1/completions does not take"));
+  options.endpoint = LoadEndpoint::kChat;
+  options.prefix_tokens = 5;
+  EXPECT_THAT(error_of(options), HasSubstr("--prefix-tokens adds nothing"));
 }
 
 TEST(Endpoint, HasTwoNames) {
