@@ -19,7 +19,8 @@
 namespace quern {
 namespace {
 
-constexpr int64_t kSpareFiles = 64;  // descriptors beside connections
+constexpr int64_t kSpareFiles = 64;   // descriptors beside connections
+constexpr int64_t kDefaultDraft = 4;  // guesses of a draft model
 
 struct ServeOptions {
   ConsoleOptions console;
@@ -197,6 +198,12 @@ Result<Unit> run_serve(ServeOptions& options) {
   if (!options.kv_cache.empty()) {
     options.model.kv_cache_bytes = QUERN_TRY(parse_bytes(options.kv_cache));
   }
+  if (!options.model.draft_model.empty()) {
+    if (options.models.size() > 1) {
+      return Error{ErrorCode::kInvalidArgument, "--draft-model goes with one model"};
+    }
+    if (options.model.max_draft == 0) options.model.max_draft = kDefaultDraft;
+  }
   options.model.max_queued = options.server.max_queued;
   options.model.max_batch_tokens =
       std::max(options.model.max_batch_tokens, options.model.max_sequences);
@@ -274,9 +281,11 @@ void add_engine_options(CLI::App& app, ServeOptions* options) {
       ->check(CLI::Range(1, 65'536))
       ->capture_default_str();
   app.add_option("--speculate", model.max_draft,
-                 "Tokens to guess from the text and check in one step; the answers stay the same")
-      ->check(CLI::Range(0, 16))
-      ->capture_default_str();
+                 "Tokens to guess from the text and check in one step where that pays; the answers "
+                 "stay the same (default: 0, with a draft model 4)")
+      ->check(CLI::Range(0, 16));
+  app.add_option("--draft-model", model.draft_model,
+                 "A smaller model of the same vocabulary that guesses instead");
   app.add_option("--context", model.context,
                  "Most tokens of one request (default: the model's, at most 8192)")
       ->check(CLI::Range(1, 1 << 30));

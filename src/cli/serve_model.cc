@@ -46,6 +46,90 @@ Result<std::optional<ChatTemplate>> read_template(const std::filesystem::path& p
   return std::optional<ChatTemplate>(std::move(*parsed));
 }
 
+// Tokens must mean the same to both, for one's are the other's.
+Result<Unit> check_same_tokens(const std::string& name,
+                               const Tokenizer& tokenizer,
+                               const std::string& draft_name,
+                               const Tokenizer& draft) {
+  const auto wrong = [&](const std::string& why) {
+    return Error{
+        ErrorCode::kInvalidArgument,
+        fmt::format("--draft-model {} cannot guess for {}: {}; give a smaller model of the "
+                    "same family",
+                    draft_name, name, why)};
+  };
+  if (tokenizer.vocabulary_size() != draft.vocabulary_size()) {
+    return wrong(fmt::format("it knows {} tokens, not {}", draft.vocabulary_size(),
+                             tokenizer.vocabulary_size()));
+  }
+  for (int32_t id = 0; id < tokenizer.vocabulary_size(); ++id) {
+    if (tokenizer.token_bytes(id) != draft.token_bytes(id)) {
+      return wrong(fmt::format("token {} is another", id));
+    }
+  }
+  return Unit{};
+}
+
+// Guesses may be wrong, so a draft model runs as fast as it can.
+RunOptions draft_run(RunOptions run) {
+  run.precision = "fast";
+  run.kv = "int8";
+  return run;
+}
+
+// What the draft model takes, added to `size`. It caches as many positions as the model.
+Result<Unit> plan_draft(const std::string& name,
+                        const ServeModelOptions& options,
+                        const ServePlan& plan,
+                        ModelSize* size) {
+  const auto path = QUERN_TRY(resolve_model(options.draft_model));
+  const auto checkpoint = QUERN_TRY(Checkpoint::open(path));
+  const ModelSpec spec = QUERN_TRY(read_spec(*checkpoint));
+  const auto model_path = QUERN_TRY(resolve_model(name));
+  const auto model = QUERN_TRY(Checkpoint::open(model_path));
+  const ModelSpec of_model = QUERN_TRY(read_spec(*model));
+  if (spec.vocabulary != of_model.vocabulary || spec.max_context < size->context) {
+    return Error{ErrorCode::kInvalidArgument,
+                 fmt::format("--draft-model {}: it has {} tokens and {} positions; guessing for {} "
+                             "takes {} and {}",
+                             options.draft_model, spec.vocabulary, spec.max_context, name,
+                             of_model.vocabulary, size->context)};
+  }
+  const KvDType dtype = kv_dtype(draft_run(options.run));
+  const MemoryPlan memory = QUERN_TRY(plan_memory(spec, *checkpoint,
+                                                  {.context = size->context,
+                                                   .precision = Precision::kFast,
+                                                   .kv_dtype = dtype,
+                                                   .max_batch_tokens = options.max_batch_tokens}));
+  size->weights_bytes += memory.weights_bytes;
+  size->kv_cache_bytes +=
+      static_cast<uint64_t>(plan.kv_blocks * kKvBlockTokens) * kv_bytes_per_token(spec, dtype);
+  size->scratch_bytes +=
+      memory.scratch_bytes +
+      static_cast<uint64_t>(options.max_sequences * spec.vocabulary) * sizeof(float);
+  return Unit{};
+}
+
+Result<Session> load_draft(const std::string& name,
+                           const ServePlan& plan,
+                           const ServeModelOptions& options,
+                           const Tokenizer& tokenizer,
+                           Backend& backend,
+                           const ConsoleOptions& console) {
+  const RunOptions run = draft_run(options.run);
+  Session session = QUERN_TRY(load_session(options.draft_model, backend,
+                                           {.precision = Precision::kFast,
+                                            .head = head_format(run),
+                                            .limits = {.max_batch_tokens = options.max_batch_tokens,
+                                                       .max_logit_rows = options.max_sequences,
+                                                       .kv_blocks = plan.kv_blocks,
+                                                       .kv_dtype = kv_dtype(run)}},
+                                           console));
+  const auto own = QUERN_TRY(open_tokenizer(session.path));
+  QUERN_TRY(check_same_tokens(name, tokenizer, options.draft_model, *own));
+  return session;
+}
+
 }  // namespace
 
 std::optional<uint64_t> available_memory_bytes() {
@@ -98,6 +182,7 @@ Result<ServePlan> plan_model(const std::string& name,
                              plan.kv_blocks * kKvBlockTokens, id, size.context,
                              static_cast<uint64_t>(least) * block_bytes)};
   }
+  if (!options.draft_model.empty()) QUERN_TRY(plan_draft(name, options, plan, &size));
   if (size.total_bytes() > available_bytes) {
     return Error{ErrorCode::kExhausted,
                  fmt::format("{} needs {} bytes, {} are available: try a smaller --kv-cache, "
@@ -134,12 +219,15 @@ Result<std::unique_ptr<ServingModel>> load_serving_model(const std::string& name
   served.eos_ids = stop_tokens(model->session.model->spec(), *model->tokenizer);
   served.defaults = QUERN_TRY(read_generation_defaults(path));
   served.fingerprint = fingerprint(*model, options.run);
+  if (!options.draft_model.empty()) {
+    model->draft = QUERN_TRY(load_draft(name, plan, options, *model->tokenizer, backend, console));
+  }
   model->engine =
       std::make_unique<Engine>(*model->session.model, model->tokenizer.get(),
                                EngineOptions{.max_sequences = options.max_sequences,
                                              .max_waiting = options.max_queued,
                                              .speculation = {.max_draft = options.max_draft}},
-                               clock);
+                               clock, model->draft ? model->draft->model.get() : nullptr);
   served.hidden = model->session.model->spec().hidden;
   served.pooling = options.pooling;
   served.limits = {.vocabulary = model->session.model->spec().vocabulary,
@@ -174,6 +262,7 @@ Result<ServedEngine> ServingModels::start(const std::string& model,
 
 Result<HostedModel> ServingModels::load(const ModelLoad& load) {
   ServeModelOptions options = options_;
+  options.draft_model.clear();  // it belongs to the model of the start
   options.context = load.context.value_or(options.context);
   options.max_sequences = load.max_sequences.value_or(options.max_sequences);
   options.max_batch_tokens = std::max(options.max_batch_tokens, options.max_sequences);

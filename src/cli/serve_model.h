@@ -20,7 +20,8 @@ struct ServeModelOptions {
   int64_t max_batch_tokens = 512;  // rows of one step
   int64_t max_queued = 256;
   Pooling pooling = Pooling::kMean;  // of embeddings
-  int64_t max_draft = 0;             // tokens guessed from the text for each sequence and step
+  int64_t max_draft = 0;             // tokens guessed for each sequence and step
+  std::string draft_model;           // guesses them; empty: they come from the text
   int64_t context = 0;               // of one request; 0: the model's, at most 8192
   uint64_t kv_cache_bytes = 0;  // 0: what the requests could need, at most a quarter of the memory
 };
@@ -28,8 +29,8 @@ struct ServeModelOptions {
 // What a model will take, decided before it is loaded and never exceeded afterwards.
 struct ServePlan {
   std::string id;
-  int64_t kv_blocks = 0;
-  ModelSize size;
+  int64_t kv_blocks = 0;  // of the draft model too
+  ModelSize size = {};
 };
 
 // Rows of one step whose logits are wanted.
@@ -38,7 +39,8 @@ inline int64_t logit_rows(const ServeModelOptions& options) {
 }
 
 // Plans the model named `name` with `available_bytes` of memory left. Errors: those of opening it;
-// kInvalidArgument for a context beyond the model's or a cache too small for one request;
+// kInvalidArgument for a context beyond the model's, a cache too small for one request or a draft
+// model of another vocabulary;
 // kExhausted when it needs more memory than there is.
 Result<ServePlan> plan_model(const std::string& name,
                              const std::string& id,
@@ -50,6 +52,7 @@ struct ServingModel {
   ServePlan plan;
   std::unique_ptr<Backend> backend;  // of a model that came later: the others may compute meanwhile
   Session session;
+  std::optional<Session> draft;
   std::unique_ptr<Tokenizer> tokenizer;
   std::optional<ChatTemplate> chat_template;
   std::unique_ptr<Engine> engine;

@@ -184,6 +184,26 @@ class Serve(unittest.TestCase):
         self.assertNotIn(KEY, log)
         self.assertNotIn("Hello", log)
 
+    def test_a_draft_model_changes_no_answer(self):
+        request = chat(max_tokens=60, temperature=0.8, seed=4, logprobs=True)
+        plain = json.loads(self.serve().call("POST", "/v1/chat/completions", request)[1])
+        served = self.serve("--draft-model", self.model)
+        for _ in range(3):  # the policy first learns what a guess costs
+            guessed = json.loads(served.call("POST", "/v1/chat/completions", request)[1])
+            self.assertEqual(guessed["choices"], plain["choices"])
+        self.assertGreater(served.metric("vllm:spec_decode_num_accepted_tokens_total"), 0)
+
+    def test_refuses_a_draft_model_of_other_tokens(self):
+        other = tiny_model.make(pathlib.Path(self.folder.name) / "other")
+        text = (other / "tokenizer.json").read_text().replace("<|im_start|>", "<|other|>")
+        (other / "tokenizer.json").write_text(text)
+        (other / "tokenizer_config.json").write_text("{}")
+        outcome = quern("serve", self.model, "--draft-model", other, "--port", "0", "--quiet")
+        self.assertEqual(outcome.status, 2, outcome)
+        self.assertIn("token 256 is another", outcome.err)
+        outcome = quern("serve", self.model, other, "--draft-model", other, "--port", "0")
+        self.assertIn("--draft-model goes with one model", outcome.err)
+
     def test_serves_several_models(self):
         second = tiny_model.make(pathlib.Path(self.folder.name) / "second", seed=2)
         served = self.serve(second, "--kv-cache", "4MiB", "--context", "256")
