@@ -32,10 +32,10 @@ ApiResult<Request> read_request(const OrderedJson& body, const ServedModel& mode
 
 // What the answer may cost and which field is to blame.
 struct LengthOptions {
-  std::optional<int64_t> max_tokens;       // as asked
-  std::optional<int64_t> fallback;         // where it is not; nothing: all that the context leaves
-  std::optional<int64_t> truncate_prompt;  // keeps the last so many tokens
-  std::string prompt_field;                // "messages"
+  std::optional<int64_t> max_tokens = {};  // as asked
+  std::optional<int64_t> fallback = {};    // where it is not; nothing: all that the context leaves
+  std::optional<int64_t> truncate_prompt = {};  // keeps the last so many tokens
+  std::string prompt_field = {};                // "messages"
 };
 
 // Gives the request its prompt and max_tokens (none for an embedding) and checks the whole against

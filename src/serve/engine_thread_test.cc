@@ -40,7 +40,10 @@ struct Bench {
         });
   }
 
-  ~Bench() { model.release(); }
+  ~Bench() {
+    model.release();
+    thread.reset();  // before what its last wake refers to
+  }
 
   // Takes deliveries until `call` has ended `count` times or was refused.
   void wait_for_end(uint64_t call, int count) {

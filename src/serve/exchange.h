@@ -21,10 +21,10 @@ struct ServedModel;
 // Anthropic beside "type":"error").
 struct ApiError {
   int status = 400;             // HTTP
-  std::string type;             // "invalid_request_error", "rate_limit_error", ...
-  std::string code;             // machine-readable, may be empty
-  std::string param;            // the field at fault, may be empty
-  std::string message;          // names the field, its value and what would be right
+  std::string type = {};        // "invalid_request_error", "rate_limit_error", ...
+  std::string code = {};        // machine-readable, may be empty
+  std::string param = {};       // the field at fault, may be empty
+  std::string message = {};     // names the field, its value and what would be right
   int retry_after_seconds = 0;  // 0: no such header
 };
 
@@ -38,11 +38,11 @@ struct ApiCall {
 
 // A model that is to be served as well. What is not set is as the server was started.
 struct ModelLoad {
-  std::string model;  // a directory, a GGUF file or a fetched name
-  std::string id;     // what requests are to call it
-  std::optional<int64_t> context;
-  std::optional<int64_t> max_sequences;
-  std::optional<uint64_t> kv_cache_bytes;
+  std::string model;    // a directory, a GGUF file or a fetched name
+  std::string id = {};  // what requests are to call it
+  std::optional<int64_t> context = {};
+  std::optional<int64_t> max_sequences = {};
+  std::optional<uint64_t> kv_cache_bytes = {};
 };
 
 // A model that is to be served no longer.

@@ -22,7 +22,7 @@ struct RequestInfo {
   std::string path;
   std::string cors_origin;  // allowed to read the answer; empty: none
   std::string peer;
-  std::string key_name;
+  std::string key_name = {};
   KeyRole role = KeyRole::kCaller;
   int64_t arrival_ns = 0;
 };

@@ -235,15 +235,6 @@ class TestHost final : public ModelHost {
     return unloads_;
   }
 
-  // The model of that id. Requires that it is loaded.
-  GatedModel& model(std::string_view id) {
-    const std::lock_guard lock(mutex_);
-    for (const auto& loaded : models_) {
-      if (loaded->served.id == id) return loaded->model;
-    }
-    throw std::runtime_error("no such model");
-  }
-
  private:
   struct Loaded {
     Loaded(const SimulatedModelOptions& options, const Clock& clock)
