@@ -316,7 +316,8 @@ TEST(Server, StartsNoMoreOfACallWhoseClientIsGone) {
 TEST(Server, RefusesRequestsThatWaitedTooLong) {
   SimulatedModelOptions options = test_model_options();
   options.limits.max_logit_rows = 1;
-  TestServer server({}, options, {.max_sequences = 1});
+  // A comment would begin the stream.
+  TestServer server({.deadlines = {.ping_ms = 1'000'000}}, options, {.max_sequences = 1});
   server.model.hold();
   TestClient running(server.port());
   running.send_post("max=20");
