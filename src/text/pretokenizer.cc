@@ -160,7 +160,9 @@ void rewrite_words(Words& words, const Rewrite& rewrite) {
 
 class ByteLevel final : public PretokenizerStep {
  public:
-  ByteLevel(bool add_prefix_space, std::optional<Expression> expression, ByteMapping mapping)
+  ByteLevel(bool add_prefix_space,
+            std::optional<PretokenizerExpression> expression,
+            ByteMapping mapping)
       : add_prefix_space_(add_prefix_space),
         expression_(std::move(expression)),
         mapping_(mapping) {}
@@ -182,7 +184,7 @@ class ByteLevel final : public PretokenizerStep {
 
  private:
   bool add_prefix_space_;
-  std::optional<Expression> expression_;
+  std::optional<PretokenizerExpression> expression_;
   ByteMapping mapping_;
 };
 
@@ -314,8 +316,9 @@ Result<StepPointer> make_metaspace(const JsonObject& object) {
 Result<StepPointer> make_byte_level(const JsonObject& object, ByteMapping mapping) {
   const bool add_prefix_space = QUERN_TRY(object.boolean("add_prefix_space", true));
   const bool use_regex = QUERN_TRY(object.boolean("use_regex", true));
-  std::optional<Expression> expression;
-  if (use_regex) expression = QUERN_TRY(Expression::compile(kGpt2Expression, object.source()));
+  std::optional<PretokenizerExpression> expression;
+  if (use_regex)
+    expression = QUERN_TRY(PretokenizerExpression::compile(kGpt2Expression, object.source()));
   return StepPointer(std::make_unique<ByteLevel>(add_prefix_space, std::move(expression), mapping));
 }
 

@@ -328,7 +328,7 @@ std::string pcre2_message(int code) {
 
 }  // namespace
 
-struct Expression::Compiled {
+struct PretokenizerExpression::Compiled {
   pcre2_code* code = nullptr;
   pcre2_match_context* context = nullptr;
   bool jit = false;
@@ -343,16 +343,19 @@ struct Expression::Compiled {
   }
 };
 
-Expression::Expression(std::unique_ptr<Compiled> compiled) : compiled_(std::move(compiled)) {}
-Expression::Expression(Expression&&) noexcept = default;
-Expression& Expression::operator=(Expression&&) noexcept = default;
-Expression::~Expression() = default;
+PretokenizerExpression::PretokenizerExpression(std::unique_ptr<Compiled> compiled)
+    : compiled_(std::move(compiled)) {}
+PretokenizerExpression::PretokenizerExpression(PretokenizerExpression&&) noexcept = default;
+PretokenizerExpression& PretokenizerExpression::operator=(PretokenizerExpression&&) noexcept =
+    default;
+PretokenizerExpression::~PretokenizerExpression() = default;
 
 Result<std::string> translate_expression(std::string_view pattern) {
   return Translator(pattern).translate();
 }
 
-Result<Expression> Expression::compile(std::string_view pattern, std::string_view source) {
+Result<PretokenizerExpression> PretokenizerExpression::compile(std::string_view pattern,
+                                                               std::string_view source) {
   if (pattern.size() > kMaxExpressionBytes) {
     return Error{ErrorCode::kInvalidArgument,
                  fmt::format("{}: expression of {} bytes; at most {} are allowed", source,
@@ -385,11 +388,11 @@ Result<Expression> Expression::compile(std::string_view pattern, std::string_vie
   pcre2_set_match_limit(compiled->context, kExpressionMatchLimit);
   pcre2_set_heap_limit(compiled->context, kMatchHeapKib);
   pcre2_jit_stack_assign(compiled->context, thread_jit_stack, nullptr);
-  return Expression(std::move(compiled));
+  return PretokenizerExpression(std::move(compiled));
 }
 
-void Expression::for_each_match(std::string_view text,
-                                FunctionRef<void(size_t begin, size_t end)> match) const {
+void PretokenizerExpression::for_each_match(
+    std::string_view text, FunctionRef<void(size_t begin, size_t end)> match) const {
   const std::unique_ptr<pcre2_match_data, MatchDataDelete> data(
       pcre2_match_data_create(1, nullptr));
   QUERN_CHECK(data != nullptr);

@@ -22,15 +22,15 @@ inline constexpr uint32_t kExpressionMatchLimit = 10'000'000;
 Result<std::string> translate_expression(std::string_view pattern);
 
 // Immutable: any number of threads may match at once.
-class Expression {
+class PretokenizerExpression {
  public:
   // `source` names where the pattern stands. Errors: kInvalidArgument when it does not compile or
   // is longer than kMaxExpressionBytes, kUnsupported as translate_expression.
-  static Result<Expression> compile(std::string_view pattern, std::string_view source);
+  static Result<PretokenizerExpression> compile(std::string_view pattern, std::string_view source);
 
-  Expression(Expression&&) noexcept;
-  Expression& operator=(Expression&&) noexcept;
-  ~Expression();
+  PretokenizerExpression(PretokenizerExpression&&) noexcept;
+  PretokenizerExpression& operator=(PretokenizerExpression&&) noexcept;
+  ~PretokenizerExpression();
 
   // Calls match(begin, end) for each match from left to right, none overlapping. Requires valid
   // UTF-8. Stops early where a match exceeds kExpressionMatchLimit.
@@ -39,7 +39,7 @@ class Expression {
 
  private:
   struct Compiled;
-  explicit Expression(std::unique_ptr<Compiled> compiled);
+  explicit PretokenizerExpression(std::unique_ptr<Compiled> compiled);
 
   std::unique_ptr<Compiled> compiled_;
 };
