@@ -35,7 +35,7 @@ class ScriptedServer {
     listen(listener_, 128);
     getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size);
     port_ = ntohs(address.sin_port);
-    threads_.emplace_back([this] { accept_all(); });
+    acceptor_ = std::thread([this] { accept_all(); });
   }
 
   ScriptedServer(const ScriptedServer&) = delete;
@@ -43,13 +43,13 @@ class ScriptedServer {
 
   ~ScriptedServer() {
     shutdown(listener_, SHUT_RDWR);
-    threads_.front().join();
+    acceptor_.join();
     close(listener_);
     {
       const std::lock_guard lock(mutex_);
       for (const int fd : open_) shutdown(fd, SHUT_RDWR);
     }
-    for (size_t i = 1; i < threads_.size(); ++i) threads_[i].join();
+    for (std::thread& thread : threads_) thread.join();
     for (const int fd : open_) close(fd);
   }
 
@@ -106,7 +106,8 @@ class ScriptedServer {
   std::atomic<int> connections_{0};
   std::mutex mutex_;
   std::vector<int> open_;
-  std::vector<std::thread> threads_;
+  std::vector<std::thread> threads_;  // one for each connection
+  std::thread acceptor_;
 };
 
 }  // namespace quern

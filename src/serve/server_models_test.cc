@@ -31,7 +31,7 @@ TEST(ServerModels, ServeOnceTheyAreLoaded) {
   TestClient client(server.port());
   EXPECT_EQ(client.post("model=third max=5").status, 404);
   EXPECT_EQ(server.metric(running("third")), "absent");
-  const Answer loaded = client.admin("load=third");
+  const HttpAnswer loaded = client.admin("load=third");
   EXPECT_EQ(loaded.status, 200);
   EXPECT_THAT(loaded.body, HasSubstr("loaded 4096"));
   EXPECT_EQ(client.post("model=third max=5").body, client.post("max=5").body);
@@ -88,7 +88,7 @@ TEST(ServerModels, SayWhyTheyCannotBeLoadedAndCanBeTriedAgain) {
   TestClient client(server.port());
   for (int i = 0; i < 2; ++i) {
     EXPECT_EQ(client.admin("load=missing").status, 404);
-    const Answer huge = client.admin("load=huge");
+    const HttpAnswer huge = client.admin("load=huge");
     EXPECT_EQ(huge.status, 507);
     EXPECT_THAT(huge.body, HasSubstr("insufficient_memory it needs more than there is"));
     EXPECT_EQ(client.admin("load=broken").status, 500);
@@ -172,7 +172,7 @@ TEST(ServerModels, RaceWithTheirCalls) {
     callers.emplace_back([&server, &done, &answered, i] {
       TestClient client(server.port());
       while (!done) {
-        const Answer answer =
+        const HttpAnswer answer =
             client.post(i == 0 ? "stream model=third max=20" : "model=third n=2 max=9");
         EXPECT_TRUE(answer.status == 200 || answer.status == 404 || answer.status == 503)
             << answer.status;

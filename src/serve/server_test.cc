@@ -30,7 +30,7 @@ TEST(Server, AnswersRequestAfterRequestOnOneConnection) {
   TestServer server;
   TestClient client(server.port());
   for (int i = 0; i < 3; ++i) {
-    const Answer answer = client.get("/live");
+    const HttpAnswer answer = client.get("/live");
     EXPECT_EQ(answer.status, 200);
     EXPECT_TRUE(answer.has("Connection: keep-alive"));
     EXPECT_EQ(client.post("max=4").status, 200);
@@ -81,7 +81,7 @@ TEST(Server, RefusesWhatItCannotReadAndCloses) {
   for (const Case& c : cases) {
     TestClient client(server.port());
     client.send(c.bytes + "GET /live HTTP/1.1\r\nHost: a\r\n\r\n");
-    const Answer answer = client.read_answer();
+    const HttpAnswer answer = client.read_answer();
     EXPECT_EQ(answer.status, c.status) << c.bytes.substr(0, 60);
     EXPECT_TRUE(answer.has("Connection: close"));
     EXPECT_TRUE(answer.has("x-request-id: req-"));
@@ -93,7 +93,7 @@ TEST(Server, StreamsTheTokensThatAWholeAnswerHas) {
   TestServer server;
   TestClient client(server.port());
   const std::string whole = client.post("max=5 n=2").body;
-  const Answer stream = client.post("stream max=5");
+  const HttpAnswer stream = client.post("stream max=5");
   EXPECT_TRUE(stream.has("Content-Type: text/event-stream"));
   EXPECT_TRUE(stream.has("Transfer-Encoding: chunked"));
   std::string tokens = "tokens ";
@@ -109,7 +109,7 @@ TEST(Server, StreamsToTheEndOfTheConnectionForHttp10) {
   TestServer server;
   TestClient client(server.port());
   client.send("POST /v1/run HTTP/1.0\r\nContent-Length: 12\r\n\r\nstream max=2");
-  const Answer answer = client.read_answer();
+  const HttpAnswer answer = client.read_answer();
   EXPECT_FALSE(answer.has("chunked"));
   EXPECT_TRUE(answer.has("Connection: close"));
   EXPECT_THAT(answer.body, testing::EndsWith("data: [DONE]\n\n"));
@@ -144,14 +144,14 @@ TEST(Server, NamesErrorsAndHidesExceptions) {
   TestServer server;
   TestClient client(server.port());
   EXPECT_EQ(client.post("bad").status, 400);
-  const Answer thrown = client.post("throw");
+  const HttpAnswer thrown = client.post("throw");
   EXPECT_EQ(thrown.status, 500);
   EXPECT_THAT(thrown.body, Not(HasSubstr("secret")));
-  const Answer late = client.post("throw_late");
+  const HttpAnswer late = client.post("throw_late");
   EXPECT_EQ(late.status, 500);
   EXPECT_THAT(late.body, Not(HasSubstr("words")));
   EXPECT_EQ(client.get("/nowhere").status, 404);
-  const Answer method = client.get("/v1/run");
+  const HttpAnswer method = client.get("/v1/run");
   EXPECT_EQ(method.status, 405);
   EXPECT_TRUE(method.has("Allow: POST"));
   client.send("DELETE /live HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -161,7 +161,7 @@ TEST(Server, NamesErrorsAndHidesExceptions) {
 TEST(Server, RefusesWhatTheEngineRefuses) {
   TestServer server;
   TestClient client(server.port());
-  const Answer answer = client.post("max=100000");
+  const HttpAnswer answer = client.post("max=100000");
   EXPECT_EQ(answer.status, 400);
   EXPECT_THAT(answer.body, HasSubstr("max_tokens"));
   EXPECT_EQ(client.post("n=2 max=100000").status, 400);
@@ -266,7 +266,7 @@ TEST(Server, RefusesWhatDoesNotFitTheQueueWithoutTheEngine) {
   }
   TestClient refused(server.port());
   for (const char* body : {"max=2", "stream max=2", "n=5"}) {
-    const Answer answer = refused.post(body);
+    const HttpAnswer answer = refused.post(body);
     EXPECT_EQ(answer.status, 503);
     EXPECT_TRUE(answer.has("Retry-After: "));
     EXPECT_TRUE(answer.has("Connection: keep-alive"));
@@ -282,7 +282,7 @@ TEST(Server, AnswersACallOfMoreRequestsThanTheQueueTakes) {
   options.max_queued = 2;
   TestServer server(options);
   TestClient client(server.port());
-  const Answer answer = client.post("n=9 max=1 nothing_else");
+  const HttpAnswer answer = client.post("n=9 max=1 nothing_else");
   EXPECT_EQ(answer.status, 200);
   const auto words = [](const std::string& text) {
     std::set<std::string> found;
@@ -327,7 +327,7 @@ TEST(Server, RefusesRequestsThatWaitedTooLong) {
   server.wait_for_metric(kWaiting, "1");
   server.clock.advance_ms(60'001);
   server.model.release();
-  const Answer expired = waiting.read_answer();
+  const HttpAnswer expired = waiting.read_answer();
   EXPECT_EQ(expired.status, 503);
   EXPECT_TRUE(expired.has("Retry-After: "));
   EXPECT_EQ(running.read_answer().status, 200);
@@ -398,7 +398,7 @@ TEST(Server, FinishesCallsBeforeItDrains) {
   EXPECT_EQ(probe.read_answer().status, 503);
   EXPECT_FALSE(TestClient(server.port()).connected());
   server.model.release();
-  const Answer answer = client.read_answer();
+  const HttpAnswer answer = client.read_answer();
   EXPECT_THAT(answer.body, testing::EndsWith("[DONE]\n\n"));
   EXPECT_TRUE(client.at_end());
   client.close();
@@ -431,7 +431,7 @@ TEST(Server, LetsNobodyCallWithoutAKey) {
   const ApiKeys keys = *ApiKeys::parse("alice secret-of-alice-1\nsecret-of-bob-123\n", "keys");
   TestServer server({.keys = &keys});
   TestClient client(server.port());
-  const Answer refused = client.post("max=2");
+  const HttpAnswer refused = client.post("max=2");
   EXPECT_EQ(refused.status, 401);
   EXPECT_TRUE(refused.has("WWW-Authenticate: Bearer"));
   EXPECT_EQ(client.post("max=2", "Authorization: Bearer wrong\r\n").status, 401);
@@ -461,10 +461,10 @@ TEST(Server, EchoesValidRequestIdsAndMakesOthers) {
   TestClient client(server.port());
   EXPECT_TRUE(
       client.get("/live", "X-Request-Id: abc-1.2_3\r\n").has("x-request-id: abc-1.2_3\r\n"));
-  const Answer made = client.get("/live", "X-Request-Id: a b\r\n");
+  const HttpAnswer made = client.get("/live", "X-Request-Id: a b\r\n");
   EXPECT_TRUE(made.has("x-request-id: req-"));
   EXPECT_TRUE(client.post("max=2", "X-Request-Id: id1\r\n").has("x-request-id: id1\r\n"));
-  const Answer longer = client.get("/live", "X-Request-Id: " + std::string(129, 'a') + "\r\n");
+  const HttpAnswer longer = client.get("/live", "X-Request-Id: " + std::string(129, 'a') + "\r\n");
   EXPECT_TRUE(longer.has("x-request-id: req-"));
 }
 
@@ -482,7 +482,7 @@ TEST(Server, LetsOtherSitesReadOnlyWhenTold) {
       other.post("max=2", "Origin: http://b\r\n").has("Access-Control-Allow-Origin: http://b\r\n"));
   EXPECT_EQ(other.post("max=2", "Origin: http://c\r\n").status, 403);
   other.send("OPTIONS /v1/run HTTP/1.1\r\nHost: a\r\nOrigin: http://b\r\n\r\n");
-  const Answer preflight = other.read_head();
+  const HttpAnswer preflight = other.read_head();
   EXPECT_EQ(preflight.status, 204);
   EXPECT_TRUE(preflight.has("Access-Control-Allow-Methods: GET, POST"));
 }
@@ -506,7 +506,7 @@ TEST(Server, RefusesCompressedBodies) {
 TEST(Server, ServesThePageUnderAStrictPolicy) {
   TestServer server;
   TestClient client(server.port());
-  const Answer page = client.get("/");
+  const HttpAnswer page = client.get("/");
   EXPECT_EQ(page.status, 200);
   EXPECT_TRUE(page.has("Content-Type: text/html"));
   EXPECT_TRUE(page.has("Content-Security-Policy: default-src 'none'; script-src 'self'"));

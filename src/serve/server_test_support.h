@@ -256,7 +256,7 @@ class TestHost final : public ModelHost {
 };
 
 // A response as a client reads it.
-struct Answer {
+struct HttpAnswer {
   int status = 0;
   std::string head;
   std::string body;
@@ -330,15 +330,15 @@ class TestClient {
     return out;
   }
 
-  Answer read_head() {
-    Answer answer;
+  HttpAnswer read_head() {
+    HttpAnswer answer;
     answer.head = read_until("\r\n\r\n");
     if (answer.head.starts_with("HTTP/1.1 ")) answer.status = std::stoi(answer.head.substr(9));
     return answer;
   }
 
-  Answer read_answer() {
-    Answer answer = read_head();
+  HttpAnswer read_answer() {
+    HttpAnswer answer = read_head();
     if (const size_t at = answer.head.find("Content-Length: "); at != std::string::npos) {
       answer.body = read_bytes(std::stoul(answer.head.substr(at + 16)));
     } else if (answer.has("chunked")) {
@@ -361,7 +361,7 @@ class TestClient {
   // Whether the server has closed and sent nothing more.
   bool at_end() { return buffered_.empty() && !receive(); }
 
-  Answer get(const std::string& path, const std::string& fields = "") {
+  HttpAnswer get(const std::string& path, const std::string& fields = "") {
     send("GET " + path + " HTTP/1.1\r\nHost: a\r\n" + fields + "\r\n");
     return read_answer();
   }
@@ -377,12 +377,12 @@ class TestClient {
     send_post(body, fields, "/admin/run");
   }
 
-  Answer admin(const std::string& body, const std::string& fields = "") {
+  HttpAnswer admin(const std::string& body, const std::string& fields = "") {
     send_admin(body, fields);
     return read_answer();
   }
 
-  Answer post(const std::string& body, const std::string& fields = "") {
+  HttpAnswer post(const std::string& body, const std::string& fields = "") {
     send_post(body, fields);
     return read_answer();
   }
