@@ -37,13 +37,13 @@ PlotLine by_second(std::string name, const std::vector<double>& amounts) {
 
 // Requests that ended in each second, by what they came to.
 std::vector<PlotLine> ended_by_second(const RunResult& result) {
-  const std::pair<const char*, std::vector<Outcome>> kKinds[] = {
+  const std::pair<const char*, std::vector<Outcome>> kinds[] = {
       {"ok", {Outcome::kOk}},
       {"failed", {Outcome::kFailed}},
       {"refused", {Outcome::kRefused}},
       {"other", {Outcome::kDisconnected, Outcome::kRebuffed, Outcome::kInterrupted}}};
   std::vector<PlotLine> lines;
-  for (const auto& [name, outcomes] : kKinds) {
+  for (const auto& [name, outcomes] : kinds) {
     std::vector<double> counts(static_cast<size_t>(result.seconds) + 1, 0);
     bool any = false;
     for (const LoadRecord& record : result.records) {

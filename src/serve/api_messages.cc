@@ -52,8 +52,8 @@ Schema thinking_block_schema() {
 Schema message_schema(const char* role, std::vector<Schema> blocks) {
   return object_schema(
       {required("role", constant(role)),
-       required("content",
-                union_schema({string_schema(), array_schema(union_schema(blocks), 1)}))});
+       required("content", union_schema({string_schema(),
+                                         array_schema(union_schema(std::move(blocks)), 1)}))});
 }
 
 Schema anthropic_tools_schema() {
@@ -199,7 +199,7 @@ void add_user_message(const OrderedJson& content, OrderedJson& messages) {
     flush();
     const OrderedJson* result = find(block, "content");
     std::string text = result == nullptr ? "" : content_text(*result);
-    if (is_true(block, "is_error")) text = "Error: " + text;
+    if (is_true(block, "is_error")) text.insert(0, "Error: ");
     messages.push_back(
         {{"role", "tool"}, {"content", std::move(text)}, {"tool_call_id", block["tool_use_id"]}});
   }

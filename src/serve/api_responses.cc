@@ -112,10 +112,10 @@ SchemaMembers responses_only_members() {
 }
 
 SchemaMembers stored_state_members() {
-  const char* kReason = "this server stores nothing; input brings the whole conversation";
-  return {{"previous_response_id", refused_schema(kReason)},
-          {"conversation", refused_schema(kReason)},
-          {"prompt", refused_schema(kReason)},
+  const char* reason = "this server stores nothing; input brings the whole conversation";
+  return {{"previous_response_id", refused_schema(reason)},
+          {"conversation", refused_schema(reason)},
+          {"prompt", refused_schema(reason)},
           {"max_tool_calls", refused_schema("this server runs no tools")}};
 }
 
@@ -291,9 +291,9 @@ ApiResult<ChatTask> read_task(const CheckedCall& call) {
 
 // The fields of an answer that repeat the request.
 OrderedJson echoed(const OrderedJson& body, const SamplingParams& sampling) {
-  const auto member = [&](const char* key, OrderedJson fallback) {
+  const auto member = [&](const char* key, const OrderedJson& fallback) {
     const OrderedJson* value = find(body, key);
-    return value == nullptr ? std::move(fallback) : *value;
+    return value == nullptr ? fallback : *value;
   };
   OrderedJson text = member("text", OrderedJson::object());
   if (!text.contains("format")) text["format"] = {{"type", "text"}};
@@ -346,7 +346,7 @@ class ResponsesExchange final : public AnswersExchange {
   OrderedJson usage() const;
   std::string item_id(size_t index) const;
 
-  void emit(const char* type, OrderedJson fields, std::string& out);
+  void emit(const char* type, const OrderedJson& fields, std::string& out);
   void write_start(std::string& out);
   void open_part(const AnswerPiece& piece, std::string& out);
   void close_part(const char* status, std::string& out);
@@ -441,7 +441,7 @@ OrderedJson ResponsesExchange::response_json(const char* status) const {
   return response;
 }
 
-void ResponsesExchange::emit(const char* type, OrderedJson fields, std::string& out) {
+void ResponsesExchange::emit(const char* type, const OrderedJson& fields, std::string& out) {
   OrderedJson event = {{"type", type}, {"sequence_number", sequence_++}};
   event.update(fields);
   append_event(type, event, out);

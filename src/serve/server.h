@@ -90,7 +90,7 @@ class Server {
   // Listens; connections are served once run() is called. Borrows everything. Errors:
   // kInvalidArgument for a host that is no address, kConflict for an address that cannot be bound.
   static Result<std::unique_ptr<Server>> open(const ServerOptions& options,
-                                              std::vector<ServedEngine> engines,
+                                              const std::vector<ServedEngine>& engines,
                                               ServerApi api,
                                               const Clock& clock);
   Server(const Server&) = delete;

@@ -45,7 +45,7 @@ Result<Unit> check_exposure(const ServerOptions& options) {
 }
 
 ServerCore::ServerCore(const ServerOptions& options,
-                       std::vector<ServedEngine> engines,
+                       const std::vector<ServedEngine>& engines,
                        ServerApi api,
                        const Clock& clock)
     : options_(options),
@@ -217,7 +217,7 @@ Server::Server(std::unique_ptr<ServerCore> core) : core_(std::move(core)) {}
 Server::~Server() = default;
 
 Result<std::unique_ptr<Server>> Server::open(const ServerOptions& options,
-                                             std::vector<ServedEngine> engines,
+                                             const std::vector<ServedEngine>& engines,
                                              ServerApi api,
                                              const Clock& clock) {
   auto core = std::make_unique<ServerCore>(options, std::move(engines), std::move(api), clock);

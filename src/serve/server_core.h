@@ -41,7 +41,7 @@ struct LocalAnswer {
 class ServerCore {
  public:
   ServerCore(const ServerOptions& options,
-             std::vector<ServedEngine> engines,
+             const std::vector<ServedEngine>& engines,
              ServerApi api,
              const Clock& clock);
   ~ServerCore();
