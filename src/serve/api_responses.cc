@@ -530,10 +530,10 @@ void ResponsesExchange::write_piece(const AnswerPiece& piece, std::string& out) 
     case PieceKind::kCallName:
       break;
     case PieceKind::kCallArguments:
-      emit("response.function_call_arguments.delta", std::move(delta), out);
+      emit("response.function_call_arguments.delta", delta, out);
       break;
     case PieceKind::kReasoning:
-      emit("response.reasoning_text.delta", std::move(delta), out);
+      emit("response.reasoning_text.delta", delta, out);
       break;
     case PieceKind::kContent:
       OrderedJson& logprobs = delta["logprobs"] = OrderedJson::array();
@@ -541,7 +541,7 @@ void ResponsesExchange::write_piece(const AnswerPiece& piece, std::string& out) 
         logprobs.push_back(token_logprob_json(tokenizer(), token));
       }
       held_.clear();
-      emit("response.output_text.delta", std::move(delta), out);
+      emit("response.output_text.delta", delta, out);
   }
 }
 

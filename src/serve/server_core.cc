@@ -220,7 +220,7 @@ Result<std::unique_ptr<Server>> Server::open(const ServerOptions& options,
                                              const std::vector<ServedEngine>& engines,
                                              ServerApi api,
                                              const Clock& clock) {
-  auto core = std::make_unique<ServerCore>(options, std::move(engines), std::move(api), clock);
+  auto core = std::make_unique<ServerCore>(options, engines, std::move(api), clock);
   QUERN_TRY(core->listen());
   return std::unique_ptr<Server>(new Server(std::move(core)));
 }
