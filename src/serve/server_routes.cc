@@ -39,6 +39,15 @@ std::string timestamp() {
                      tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, ms % 1000);
 }
 
+// Whether a Host field has an address or localhost: a name could be anybody's that is made to stand
+// for this machine (DNS rebinding).
+bool names_no_domain(std::string_view host) {
+  if (host.starts_with('[')) return true;
+  const std::string_view name = host.substr(0, host.find(':'));
+  if (name == "localhost" || name.ends_with(".localhost")) return true;
+  return !name.empty() && name.find_first_not_of("0123456789.") == std::string_view::npos;
+}
+
 double milliseconds(int64_t from_ns, int64_t to_ns) {
   return static_cast<double>(to_ns - from_ns) * 1e-6;
 }
@@ -66,12 +75,15 @@ std::string ServerCore::allowed_origin(const HttpRequest& request) const {
 }
 
 // Whether a page of another site sent it: a browser states where a script comes from, and a server
-// on this machine must not compute for any page that happens to be open.
+// on this machine must not compute for any page that happens to be open. Without keys the server's
+// own page is known by its address alone.
 bool ServerCore::foreign_origin(const HttpRequest& request) const {
   const std::string_view origin = request.field("origin");
   if (origin.empty() || !allowed_origin(request).empty()) return false;
   const size_t scheme = origin.find("://");
-  return scheme == std::string_view::npos || origin.substr(scheme + 3) != request.field("host");
+  const std::string_view host = request.field("host");
+  if (scheme == std::string_view::npos || origin.substr(scheme + 3) != host) return true;
+  return options_.keys == nullptr && !names_no_domain(host);
 }
 
 bool ServerCore::authenticated(const HttpRequest& request, RequestInfo& info) const {
