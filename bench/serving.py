@@ -5,7 +5,7 @@
   bench/serving.py bench MODEL        throughput at 32 clients beside `quern bench` (no HTTP)
   bench/serving.py prefix MODEL       time to first token with a cached prefix of 1,024 tokens
   bench/serving.py overload MODEL     goodput and refusals at ten times the load that it can carry
-  bench/serving.py disconnects MODEL  20,000 clients that leave
+  bench/serving.py disconnects MODEL  22,000 clients, of which 20,000 and more leave
   bench/serving.py hostile MODEL      5,000 hostile bodies beside 100 good streams
   bench/serving.py soak MODEL         1,000 streams at once for ten minutes
   bench/serving.py draft MODEL --draft-model SMALLER   decoding with a draft model beside without
@@ -184,7 +184,7 @@ def idle(url):
 
 def disconnects(arguments):
     with quern_server(arguments, arguments.model, "--max-queued", 4096) as url:
-        run = load(arguments, url, "--concurrency", 256, "--requests", 20000, "--input-tokens", "uniform(4,48)",
+        run = load(arguments, url, "--concurrency", 256, "--requests", 22000, "--input-tokens", "uniform(4,48)",
                    "--output-tokens", "uniform(4,48)", "--disconnect-fraction", 1, "--ignore-eos")
         print(f"{run['requests']['disconnected']} clients left in {run['duration_seconds']:.0f} s, "
               f"{run['requests']['failed']} failed; afterwards: {idle(url)}")
