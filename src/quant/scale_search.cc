@@ -165,9 +165,10 @@ std::vector<int32_t> grouped_query_classes(int heads, int kv_heads, int head_dim
   std::vector<int32_t> classes(static_cast<size_t>(heads * head_dim));
   for (int head = 0; head < heads; ++head) {
     const int kv_head = head / (heads / kv_heads);
-    for (int i = 0; i < head_dim; ++i)
+    for (int i = 0; i < head_dim; ++i) {
       classes[static_cast<size_t>(head) * static_cast<size_t>(head_dim) + static_cast<size_t>(i)] =
           kv_head * head_dim + i;
+    }
   }
   return classes;
 }
