@@ -41,7 +41,7 @@ class Manager {
 };
 
 TEST(SystemdNotifier, TellsHowTheServiceIs) {
-  Manager manager(testing::TempDir() + "quern-notify");
+  Manager manager(testing::TempDir() + "quern-notify-" + std::to_string(::getpid()));
   ManualClock clock;
   clock.advance_ns(1);
   SystemdNotifier notifier(manager.path(), "30000000", clock);
@@ -61,7 +61,7 @@ TEST(SystemdNotifier, TellsHowTheServiceIs) {
 
 TEST(SystemdNotifier, SaysNothingOfTheWatchdogUnasked) {
   for (const char* period : {"", "0", "-1", "soon", "99999999999999999999"}) {
-    Manager manager(testing::TempDir() + "quern-notify");
+    Manager manager(testing::TempDir() + "quern-notify-" + std::to_string(::getpid()));
     ManualClock clock;
     SystemdNotifier notifier(manager.path(), period, clock);
     notifier.alive();

@@ -1,7 +1,9 @@
 #include "serve/tls.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "serve/server_test_support.h"
 #include "serve/tls_test_certificate.h"
@@ -13,8 +15,11 @@ using testing::HasSubstr;
 
 class Tls : public testing::Test {
  protected:
+  // Tests run side by side, each as a process.
+  static std::string own_prefix() { return fmt::format("{}{}-", testing::TempDir(), ::getpid()); }
+
   void SetUp() override {
-    files = write_test_certificate(testing::TempDir());
+    files = write_test_certificate(own_prefix());
     context = std::move(*TlsContext::load(files.certificate, files.key));
   }
 
@@ -36,6 +41,11 @@ class Tls : public testing::Test {
   }
 
   TestCertificate files;
+  void TearDown() override {
+    std::remove(files.certificate.c_str());
+    std::remove(files.key.c_str());
+  }
+
   std::unique_ptr<TlsContext> context;
 };
 
@@ -72,7 +82,7 @@ TEST_F(Tls, NamesFilesThatItCannotUse) {
   const auto no_key = TlsContext::load(files.certificate, files.certificate);
   ASSERT_FALSE(no_key);
   EXPECT_THAT(no_key.error().message, HasSubstr(files.certificate));
-  const TestCertificate other = write_test_certificate(testing::TempDir() + "other-");
+  const TestCertificate other = write_test_certificate(own_prefix() + "other-");
   EXPECT_FALSE(TlsContext::load(files.certificate, other.key));
 }
 
