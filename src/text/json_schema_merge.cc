@@ -1,19 +1,15 @@
 #include "text/json_schema_merge.h"
 
 #include <algorithm>
-#include <array>
 
 #include <fmt/format.h>
+
+#include "text/json_schema_keywords.h"
 
 namespace quern {
 namespace {
 
 using OrderedJson = nlohmann::ordered_json;
-
-constexpr std::array<std::string_view, 17> kAnnotations = {
-    "$schema",  "$id",         "$comment",         "$anchor",         "$defs",        "definitions",
-    "title",    "description", "default",          "examples",        "example",      "deprecated",
-    "readOnly", "writeOnly",   "contentMediaType", "contentEncoding", "discriminator"};
 
 Error conflict(const std::string& path, std::string_view keyword, std::string_view why) {
   return {ErrorCode::kInvalidArgument,
@@ -106,11 +102,6 @@ Result<Unit> merge_keyword(OrderedJson& out,
 }
 
 }  // namespace
-
-bool is_schema_annotation(std::string_view keyword) {
-  return keyword.starts_with("x-") ||
-         std::find(kAnnotations.begin(), kAnnotations.end(), keyword) != kAnnotations.end();
-}
 
 Result<OrderedJson> merge_schemas(const OrderedJson& a,
                                   const OrderedJson& b,

@@ -2,16 +2,12 @@
 #pragma once
 
 #include <string>
-#include <string_view>
 
 #include <nlohmann/json.hpp>
 
 #include "base/result.h"
 
 namespace quern {
-
-// Whether the keyword only describes and never refuses a value.
-bool is_schema_annotation(std::string_view keyword);
 
 // The schema that both together are, in keywords that each hold alone; `path` names the place in
 // errors. Errors: kInvalidArgument for what does not merge (anyOf on both sides, closed objects
