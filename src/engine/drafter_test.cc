@@ -1,13 +1,12 @@
 #include "engine/drafter.h"
 
-#include <map>
 #include <optional>
-#include <variant>
 
 #include <gtest/gtest.h>
 
 #include "engine/engine.h"
 #include "engine/simulated_model.h"
+#include "engine/test_bench.h"
 
 namespace quern {
 namespace {
@@ -32,39 +31,23 @@ Request request_of(std::vector<int32_t> prompt, float temperature) {
   return request;
 }
 
-// An engine with a draft model, and what it answered.
-struct Bench {
+// An engine with a draft model.
+struct Bench : EngineDriver {
   Bench(SimulatedModelOptions options, const std::optional<SimulatedModelOptions>& draft_options)
-      : model(std::move(options), &clock) {
-    if (draft_options) draft_model.emplace(*draft_options, &clock);
-    engine.emplace(model, nullptr, EngineOptions{.speculation = {.max_draft = 4}}, clock,
-                   draft_model ? &*draft_model : nullptr);
-  }
-
-  RequestId submit(Request request) { return *engine->submit(std::move(request)); }
-
-  bool step() {
-    const bool more = engine->step([this](const Event& event) {
-      if (const auto* token = std::get_if<TokenEvent>(&event)) {
-        answers[token->request].push_back(token->token);
-      }
-    });
-    EXPECT_TRUE(engine->consistent());
-    return more;
-  }
-
-  std::vector<int32_t> run(Request request) {
-    const RequestId id = submit(std::move(request));
-    while (step()) {
-    }
-    return answers[id];
-  }
+      : EngineDriver(engine),
+        model(std::move(options), &clock),
+        engine(
+            model, nullptr, {.speculation = {.max_draft = 4}}, clock, make_draft(draft_options)) {}
 
   ManualClock clock;
   SimulatedModel model;
   std::optional<SimulatedModel> draft_model;
-  std::optional<Engine> engine;
-  std::map<RequestId, std::vector<int32_t>> answers;
+  Engine engine;
+
+ private:
+  Model* make_draft(const std::optional<SimulatedModelOptions>& options) {
+    return options ? &draft_model.emplace(*options, &clock) : nullptr;
+  }
 };
 
 SimulatedModelOptions cheap(uint64_t seed) {
@@ -76,9 +59,9 @@ SimulatedModelOptions cheap(uint64_t seed) {
 TEST(Drafter, GuessesAllWhereBothModelsAreTheSame) {
   for (const float temperature : {0.0f, 1.0f}) {
     Bench plain(model_options(1), std::nullopt), guessing(model_options(1), cheap(1));
-    EXPECT_EQ(guessing.run(request_of({1, 2, 3}, temperature)),
-              plain.run(request_of({1, 2, 3}, temperature)));
-    const EngineStats stats = guessing.engine->stats();
+    EXPECT_EQ(guessing.run(request_of({1, 2, 3}, temperature)).tokens,
+              plain.run(request_of({1, 2, 3}, temperature)).tokens);
+    const EngineStats stats = guessing.engine.stats();
     EXPECT_EQ(stats.accepted_tokens, stats.draft_tokens);
     EXPECT_EQ(stats.steps + stats.accepted_tokens, kAnswer);
     EXPECT_LT(stats.steps, kAnswer / 3);
@@ -88,8 +71,9 @@ TEST(Drafter, GuessesAllWhereBothModelsAreTheSame) {
 
 TEST(Drafter, ChangesNoTokenWhereTheModelsDisagree) {
   Bench plain(model_options(1), std::nullopt), guessing(model_options(1), cheap(2));
-  EXPECT_EQ(guessing.run(request_of({9, 8, 7}, 0.7f)), plain.run(request_of({9, 8, 7}, 0.7f)));
-  const EngineStats stats = guessing.engine->stats();
+  EXPECT_EQ(guessing.run(request_of({9, 8, 7}, 0.7f)).tokens,
+            plain.run(request_of({9, 8, 7}, 0.7f)).tokens);
+  const EngineStats stats = guessing.engine.stats();
   EXPECT_GT(stats.draft_tokens, 0);
   EXPECT_LT(stats.accepted_tokens, stats.draft_tokens / 4);
 }
@@ -99,7 +83,7 @@ TEST(Drafter, StopsWhereItDoesNotPay) {
   dear.cost = {.step_ns = 100, .row_ns = 0};
   Bench guessing(model_options(1), dear);
   for (int i = 0; i < 10; ++i) guessing.run(request_of({1, i}, 1));
-  EXPECT_LT(guessing.engine->stats().draft_tokens, 10 * kAnswer / 8);
+  EXPECT_LT(guessing.engine.stats().draft_tokens, 10 * kAnswer / 8);
 }
 
 TEST(Drafter, ReadsALongPromptOverSeveralSteps) {
@@ -108,8 +92,8 @@ TEST(Drafter, ReadsALongPromptOverSeveralSteps) {
   SimulatedModelOptions narrow = cheap(1);
   narrow.limits.max_batch_tokens = 16;
   Bench plain(model_options(1), std::nullopt), guessing(model_options(1), narrow);
-  EXPECT_EQ(guessing.run(request_of(prompt, 1)), plain.run(request_of(prompt, 1)));
-  EXPECT_GT(guessing.engine->stats().accepted_tokens, kAnswer / 2);
+  EXPECT_EQ(guessing.run(request_of(prompt, 1)).tokens, plain.run(request_of(prompt, 1)).tokens);
+  EXPECT_GT(guessing.engine.stats().accepted_tokens, kAnswer / 2);
   EXPECT_EQ(guessing.draft_model->most_rows(), 16);
 }
 
@@ -119,9 +103,9 @@ TEST(Drafter, TakesAPrefixThatItHasReadFromItsCache) {
   by_row.cost.row_ns = 1;
   Bench guessing(model_options(1), by_row);
   guessing.run(request_of(prompt, 0));
-  const int64_t before = guessing.engine->stats().draft_ns;
+  const int64_t before = guessing.engine.stats().draft_ns;
   guessing.run(request_of(prompt, 0));
-  const int64_t second = guessing.engine->stats().draft_ns - before;
+  const int64_t second = guessing.engine.stats().draft_ns - before;
   EXPECT_LT(second, before - 64);  // a whole block and more
 }
 
@@ -129,11 +113,12 @@ TEST(Drafter, ServesManySequencesAndKeepsNothingOfThem) {
   Bench plain(model_options(1), std::nullopt), guessing(model_options(1), cheap(1));
   for (Bench* bench : {&plain, &guessing}) {
     for (int i = 0; i < 8; ++i) bench->submit(request_of({i, 2, i}, 1));
-    while (bench->step()) {
-    }
+    bench->drain();
   }
-  EXPECT_EQ(guessing.answers, plain.answers);
-  EXPECT_GT(guessing.engine->stats().accepted_tokens, 100);
+  for (const auto& [id, answer] : plain.answers) {
+    EXPECT_EQ(guessing.answers[id].tokens, answer.tokens);
+  }
+  EXPECT_GT(guessing.engine.stats().accepted_tokens, 100);
 }
 
 TEST(Drafter, GuessesNothingWithoutFreeBlocks) {
@@ -141,8 +126,8 @@ TEST(Drafter, GuessesNothingWithoutFreeBlocks) {
   small.limits.kv_blocks = 1;
   std::vector<int32_t> prompt(2 * kKvBlockTokens, 4);
   Bench plain(model_options(1), std::nullopt), guessing(model_options(1), small);
-  EXPECT_EQ(guessing.run(request_of(prompt, 1)), plain.run(request_of(prompt, 1)));
-  EXPECT_EQ(guessing.engine->stats().draft_tokens, 0);
+  EXPECT_EQ(guessing.run(request_of(prompt, 1)).tokens, plain.run(request_of(prompt, 1)).tokens);
+  EXPECT_EQ(guessing.engine.stats().draft_tokens, 0);
 }
 
 TEST(Drafter, AFailingDraftModelCostsGuessesAlone) {
@@ -150,8 +135,9 @@ TEST(Drafter, AFailingDraftModelCostsGuessesAlone) {
     SimulatedModelOptions broken = cheap(1);
     (throws ? broken.throw_token : broken.nan_token) = 2;
     Bench plain(model_options(1), std::nullopt), guessing(model_options(1), broken);
-    EXPECT_EQ(guessing.run(request_of({1, 2, 3}, 1)), plain.run(request_of({1, 2, 3}, 1)));
-    EXPECT_EQ(guessing.engine->stats().draft_tokens, 0);
+    EXPECT_EQ(guessing.run(request_of({1, 2, 3}, 1)).tokens,
+              plain.run(request_of({1, 2, 3}, 1)).tokens);
+    EXPECT_EQ(guessing.engine.stats().draft_tokens, 0);
   }
 }
 

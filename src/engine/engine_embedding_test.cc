@@ -11,6 +11,7 @@
 
 #include "engine/engine.h"
 #include "engine/simulated_model.h"
+#include "engine/test_bench.h"
 #include "tensor/safetensors.h"
 
 namespace quern {
@@ -18,59 +19,12 @@ namespace {
 
 using testing::HasSubstr;
 
-struct Answer {
-  std::vector<float> embedding;
-  std::vector<int32_t> tokens;
-  std::optional<FinishedEvent> finished;
-};
-
-class Bench {
- public:
+struct Bench : EngineDriver {
   explicit Bench(Model& model, const EngineOptions& options = {})
-      : engine(model, nullptr, options, clock_) {}
+      : EngineDriver(engine), engine(model, nullptr, options, clock) {}
 
-  RequestId submit(Request request) {
-    const Result<RequestId> id = engine.submit(std::move(request));
-    EXPECT_TRUE(id) << (id ? "" : id.error().message);
-    return id ? *id : 0;
-  }
-
-  bool step() {
-    const bool more = engine.step([this](const Event& event) {
-      const RequestId id = std::visit([](const auto& e) { return e.request; }, event);
-      Answer& answer = answers[id];
-      EXPECT_FALSE(answer.finished) << "something after the end";
-      if (const auto* token = std::get_if<TokenEvent>(&event)) {
-        answer.tokens.push_back(token->token);
-      } else if (const auto* embedding = std::get_if<EmbeddingEvent>(&event)) {
-        EXPECT_TRUE(answer.embedding.empty()) << "a second embedding";
-        answer.embedding = embedding->embedding;
-      } else if (const auto* finished = std::get_if<FinishedEvent>(&event)) {
-        answer.finished = *finished;
-      }
-    });
-    EXPECT_TRUE(engine.consistent());
-    return more;
-  }
-
-  void drain() {
-    while (step()) {
-    }
-    EXPECT_EQ(engine.stats().free_blocks, engine.stats().total_blocks);
-  }
-
-  const Answer& run(Request request) {
-    const RequestId id = submit(std::move(request));
-    drain();
-    return answers[id];
-  }
-
- private:
-  ManualClock clock_;
-
- public:
+  ManualClock clock;
   Engine engine;
-  std::map<RequestId, Answer> answers;
 };
 
 SimulatedModelOptions model_options(int64_t kv_blocks) {
@@ -135,7 +89,7 @@ TEST(Embedding, IsThePooledHiddenStatesInWhateverChunks) {
     for (const int64_t chunk : {0, 1, 7}) {
       SimulatedModel model(model_options(16), nullptr);
       Bench bench(model, {.max_prefill_chunk = chunk});
-      const Answer& answer = bench.run(embedding_request(prompt, pooling));
+      const TestAnswer& answer = bench.run(embedding_request(prompt, pooling));
       EXPECT_EQ(answer.embedding, pooled(prompt, pooling));
       EXPECT_TRUE(answer.tokens.empty());
       ASSERT_TRUE(answer.finished);
@@ -181,7 +135,7 @@ TEST(Embedding, TakesPrefixesFromTheCacheForTheLastTokenAlone) {
   const std::vector<int32_t> prompt = long_prompt(60);
   bench.run(text_request(prompt, 2));
   for (const auto& [pooling, cached] : {std::pair(Pooling::kMean, 0), {Pooling::kLast, 32}}) {
-    const Answer& answer = bench.run(embedding_request(prompt, pooling));
+    const TestAnswer& answer = bench.run(embedding_request(prompt, pooling));
     EXPECT_EQ(answer.embedding, pooled(prompt, pooling));
     EXPECT_EQ(answer.finished->usage.cached_tokens, cached);
   }
@@ -191,7 +145,7 @@ TEST(Embedding, LeavesItsPrefixToOthers) {
   SimulatedModel model(model_options(16), nullptr);
   Bench bench(model);
   bench.run(embedding_request(long_prompt(60)));
-  const Answer& answer = bench.run(text_request(long_prompt(60), 2));
+  const TestAnswer& answer = bench.run(text_request(long_prompt(60), 2));
   EXPECT_EQ(answer.finished->usage.cached_tokens, 32);
 }
 

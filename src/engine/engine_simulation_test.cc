@@ -10,6 +10,7 @@
 #include "base/random.h"
 #include "engine/engine.h"
 #include "engine/simulated_model.h"
+#include "engine/test_bench.h"
 #include "engine/test_request.h"
 #include "engine/test_tokenizer.h"
 
@@ -38,32 +39,6 @@ class Dice {
   uint64_t seed_;
   uint64_t count_ = 0;
 };
-
-struct Answer {
-  std::vector<int32_t> tokens;
-  std::string text;
-  std::vector<Logprobs> logprobs;
-  std::vector<Logprobs> prompt_logprobs;
-  std::vector<float> embedding;
-  std::optional<FinishedEvent> finished;
-};
-
-using Answers = std::map<RequestId, Answer>;
-
-void record(Answers& answers, const Event& event) {
-  if (const auto* token = std::get_if<TokenEvent>(&event)) {
-    answers[token->request].tokens.push_back(token->token);
-    answers[token->request].text += token->text;
-    if (token->logprobs) answers[token->request].logprobs.push_back(*token->logprobs);
-  } else if (const auto* prompt = std::get_if<PromptLogprobsEvent>(&event)) {
-    answers[prompt->request].prompt_logprobs = prompt->logprobs;
-  } else if (const auto* embedding = std::get_if<EmbeddingEvent>(&event)) {
-    answers[embedding->request].embedding = embedding->embedding;
-  } else {
-    const auto& finished = std::get<FinishedEvent>(event);
-    answers[finished.request].finished = finished;
-  }
-}
 
 RequestRecipe random_request(Dice& dice, int64_t longest) {
   RequestRecipe recipe;
@@ -162,15 +137,15 @@ Simulation random_simulation(Dice& dice, uint64_t seed) {
   return simulation;
 }
 
-Answer run_alone(const Simulation& simulation,
-                 const Tokenizer& tokenizer,
-                 const RequestRecipe& recipe) {
+TestAnswer run_alone(const Simulation& simulation,
+                     const Tokenizer& tokenizer,
+                     const RequestRecipe& recipe) {
   SimulatedModel model(simulation.model, nullptr);
   const ManualClock clock;
   Engine engine(model, &tokenizer, {}, clock);
   const Result<RequestId> id = engine.submit(recipe.make(kVocabulary));
   EXPECT_TRUE(id);
-  Answers answers;
+  TestAnswers answers;
   while (engine.step([&](const Event& event) { record(answers, event); })) {
   }
   return answers[1];
@@ -202,11 +177,11 @@ bool begins(const std::vector<Logprobs>& whole, const std::vector<Logprobs>& par
   return part.size() <= whole.size() && std::equal(part.begin(), part.end(), whole.begin(), same);
 }
 
-void expect_same_as_alone(const Answer& answer, const Answer& alone) {
+void expect_same_as_alone(const TestAnswer& answer, const TestAnswer& alone) {
   ASSERT_TRUE(answer.finished);
   EXPECT_EQ(answer.finished->usage.completion_tokens, static_cast<int64_t>(answer.tokens.size()));
   EXPECT_TRUE(begins(alone.logprobs, answer.logprobs));
-  EXPECT_TRUE(begins(alone.prompt_logprobs, answer.prompt_logprobs));
+  if (answer.prompt_logprobs) EXPECT_TRUE(begins(*alone.prompt_logprobs, *answer.prompt_logprobs));
   if (answer.finished->reason == FinishReason::kCancelled) {
     ASSERT_LE(answer.tokens.size(), alone.tokens.size());
     EXPECT_TRUE(std::equal(answer.tokens.begin(), answer.tokens.end(), alone.tokens.begin()));
@@ -214,7 +189,7 @@ void expect_same_as_alone(const Answer& answer, const Answer& alone) {
     return;
   }
   if (answer.finished->reason == FinishReason::kExpired) {
-    EXPECT_TRUE(answer.tokens.empty() && answer.prompt_logprobs.empty());
+    EXPECT_TRUE(answer.tokens.empty() && !answer.prompt_logprobs);
     return;
   }
   EXPECT_EQ(answer.finished->reason, alone.finished->reason);
@@ -222,7 +197,9 @@ void expect_same_as_alone(const Answer& answer, const Answer& alone) {
   EXPECT_EQ(answer.tokens, alone.tokens);
   EXPECT_EQ(answer.text, alone.text);
   EXPECT_EQ(answer.logprobs.size(), alone.logprobs.size());
-  EXPECT_EQ(answer.prompt_logprobs.size(), alone.prompt_logprobs.size());
+  EXPECT_EQ(answer.prompt_logprobs.has_value(), alone.prompt_logprobs.has_value());
+  if (answer.prompt_logprobs)
+    EXPECT_EQ(answer.prompt_logprobs->size(), alone.prompt_logprobs->size());
   EXPECT_EQ(answer.embedding, alone.embedding);
 }
 
@@ -236,7 +213,7 @@ void simulate(uint64_t seed, const Tokenizer& tokenizer, Totals& totals) {
   if (simulation.draft_model) draft_model.emplace(*simulation.draft_model, &clock);
   Engine engine(model, &tokenizer, simulation.engine, clock, draft_model ? &*draft_model : nullptr);
   std::map<RequestId, RequestRecipe> requests;
-  Answers answers;
+  TestAnswers answers;
   int64_t left = simulation.requests;
   for (int64_t steps = 0; left > 0 || !engine.idle(); ++steps) {
     ASSERT_LT(steps, 20000) << "no progress";

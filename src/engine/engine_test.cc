@@ -11,6 +11,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/simulated_model.h"
+#include "engine/test_bench.h"
 #include "engine/test_request.h"
 #include "engine/test_tokenizer.h"
 
@@ -28,69 +29,20 @@ SimulatedModelOptions model_options(int64_t kv_blocks) {
   return options;
 }
 
-// What came of one request.
-struct Answer {
-  std::vector<int32_t> tokens;
-  std::string text;
-  std::vector<Logprobs> logprobs;
-  std::optional<std::vector<Logprobs>> prompt_logprobs;
-  std::optional<FinishedEvent> finished;
-};
+using Answer = TestAnswer;
 
-// An engine on a simulated model, and everything that it said.
-struct Bench {
+// An engine on a simulated model.
+struct Bench : EngineDriver {
   explicit Bench(SimulatedModelOptions options,
                  const Tokenizer* tokenizer = nullptr,
                  EngineOptions engine_options = {})
-      : model(std::move(options), &clock), engine(model, tokenizer, engine_options, clock) {}
-
-  RequestId submit(Request request) {
-    const Result<RequestId> id = engine.submit(std::move(request));
-    EXPECT_TRUE(id) << (id ? "" : id.error().message);
-    return id ? *id : 0;
-  }
-
-  bool step() {
-    const bool more = engine.step([this](const Event& event) {
-      if (const auto* token = std::get_if<TokenEvent>(&event)) {
-        Answer& answer = answers[token->request];
-        EXPECT_FALSE(answer.finished) << "a token after the end";
-        answer.tokens.push_back(token->token);
-        answer.text += token->text;
-        if (token->logprobs) answer.logprobs.push_back(*token->logprobs);
-        return;
-      }
-      if (const auto* prompt = std::get_if<PromptLogprobsEvent>(&event)) {
-        Answer& answer = answers[prompt->request];
-        EXPECT_TRUE(answer.tokens.empty() && !answer.prompt_logprobs) << "not before the tokens";
-        answer.prompt_logprobs = prompt->logprobs;
-        return;
-      }
-      const auto& finished = std::get<FinishedEvent>(event);
-      EXPECT_FALSE(answers[finished.request].finished) << "a second end";
-      answers[finished.request].finished = finished;
-    });
-    EXPECT_TRUE(engine.consistent());
-    return more;
-  }
-
-  void drain() {
-    while (step()) {
-    }
-    EXPECT_TRUE(engine.idle());
-    EXPECT_EQ(engine.stats().free_blocks, engine.stats().total_blocks);
-  }
-
-  const Answer& run(Request request) {
-    const RequestId id = submit(std::move(request));
-    drain();
-    return answers[id];
-  }
+      : EngineDriver(engine),
+        model(std::move(options), &clock),
+        engine(model, tokenizer, engine_options, clock) {}
 
   ManualClock clock;
   SimulatedModel model;
   Engine engine;
-  std::map<RequestId, Answer> answers;
 };
 
 Request greedy_request(std::vector<int32_t> prompt, int64_t max_tokens) {
