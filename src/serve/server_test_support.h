@@ -44,23 +44,15 @@ inline SimulatedModelOptions test_model_options() {
   return options;
 }
 
-// A simulated model whose steps wait while it is held.
-class GatedModel final : public Model {
+// What passes waits while it is held.
+class Gate {
  public:
-  explicit GatedModel(SimulatedModelOptions options) : model_(std::move(options), nullptr) {}
-
-  const ModelSpec& spec() const override { return model_.spec(); }
-
-  const ModelLimits& limits() const override { return model_.limits(); }
-
-  void forward(const Batch& batch, Tensor logits) override {
+  void pass() {
     std::unique_lock lock(mutex_);
     inside_ = true;
     changed_.notify_all();
     changed_.wait(lock, [&] { return !held_; });
     inside_ = false;
-    if (breaks) throw 42;  // what nobody expects: it ends the engine
-    model_.forward(batch, logits);
   }
 
   void hold() {
@@ -74,20 +66,38 @@ class GatedModel final : public Model {
     changed_.notify_all();
   }
 
-  std::atomic<bool> breaks{false};
-
-  // Returns when a step has come to the gate.
+  // Returns when something has come to the gate.
   void wait_inside() {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return inside_; });
   }
 
  private:
-  SimulatedModel model_;
   std::mutex mutex_;
   std::condition_variable changed_;
   bool held_ = false;
   bool inside_ = false;
+};
+
+// A simulated model whose steps pass a gate.
+class GatedModel final : public Model, public Gate {
+ public:
+  explicit GatedModel(SimulatedModelOptions options) : model_(std::move(options), nullptr) {}
+
+  const ModelSpec& spec() const override { return model_.spec(); }
+
+  const ModelLimits& limits() const override { return model_.limits(); }
+
+  void forward(const Batch& batch, Tensor logits) override {
+    pass();
+    if (breaks) throw 42;  // what nobody expects: it ends the engine
+    model_.forward(batch, logits);
+  }
+
+  std::atomic<bool> breaks{false};
+
+ private:
+  SimulatedModel model_;
 };
 
 // Bodies are words: "stream", "n=2", "max=5", "prompt=3", "first=9" (the first token of the
@@ -182,19 +192,13 @@ class TestExchange final : public Exchange {
 
 // Loads simulated models by name: "missing", "huge" and "broken" fail, others wait while it is
 // held.
-class TestHost final : public ModelHost {
+class TestHost final : public ModelHost, public Gate {
  public:
   TestHost(SimulatedModelOptions options, const Clock& clock)
       : options_(std::move(options)), clock_(clock) {}
 
   Result<HostedModel> load(const ModelLoad& load) override {
-    {
-      std::unique_lock lock(mutex_);
-      inside_ = true;
-      changed_.notify_all();
-      changed_.wait(lock, [&] { return !held_; });
-      inside_ = false;
-    }
+    pass();
     if (load.model == "missing") return Error{ErrorCode::kNotFound, "no such model"};
     if (load.model == "huge") return Error{ErrorCode::kExhausted, "it needs more than there is"};
     if (load.model == "broken") throw std::runtime_error("the disk is gone");
@@ -211,23 +215,6 @@ class TestHost final : public ModelHost {
     const std::lock_guard lock(mutex_);
     std::erase_if(models_, [&](const auto& loaded) { return &loaded->served == &model; });
     ++unloads_;
-  }
-
-  void hold() {
-    const std::lock_guard lock(mutex_);
-    held_ = true;
-  }
-
-  void release() {
-    const std::lock_guard lock(mutex_);
-    held_ = false;
-    changed_.notify_all();
-  }
-
-  // Returns when a load has begun.
-  void wait_inside() {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return inside_; });
   }
 
   int unloads() {
@@ -248,9 +235,6 @@ class TestHost final : public ModelHost {
   const SimulatedModelOptions options_;
   const Clock& clock_;
   std::mutex mutex_;
-  std::condition_variable changed_;
-  bool held_ = false;
-  bool inside_ = false;
   int unloads_ = 0;
   std::vector<std::unique_ptr<Loaded>> models_;
 };
