@@ -8,13 +8,13 @@
 #include <stdexcept>
 
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include "base/file.h"
 #include "base/interrupt.h"
 #include "base/json.h"
 #include "cli/command.h"
 #include "cli/console.h"
+#include "cli/file_limit.h"
 #include "load/arrivals.h"
 #include "load/load_plot.h"
 #include "load/numbers.h"
@@ -23,7 +23,6 @@
 namespace quern {
 namespace {
 
-constexpr int64_t kSpareFiles = 64;                   // descriptors beside connections
 constexpr uint64_t kWarmupIndex = uint64_t{1} << 40;  // prompts of their own
 constexpr int64_t kDefaultRequests = 100;
 constexpr int64_t kDefaultConcurrency = 8;
@@ -127,21 +126,10 @@ Result<LoadPlan> make_plan(const LoadOptions& options) {
 }
 
 // Room for the connections of the run, as far as this process may make it.
-Result<Unit> raise_file_limit(const LoadPlan& plan) {
-  rlimit limit{};
-  ::getrlimit(RLIMIT_NOFILE, &limit);
-  const bool closed_loop = plan.concurrency > 0;
-  const int64_t most = closed_loop ? plan.concurrency : std::ssize(plan.due_seconds);
-  const auto wanted = static_cast<rlim_t>(most + kSpareFiles);
-  if (closed_loop && limit.rlim_max < wanted) {
-    return Error{ErrorCode::kInvalidArgument,
-                 fmt::format("--concurrency is {}; this process may open {} files: raise `ulimit "
-                             "-n` or give at most {}",
-                             plan.concurrency, limit.rlim_max,
-                             static_cast<int64_t>(limit.rlim_max) - kSpareFiles)};
-  }
-  if (limit.rlim_cur < wanted) limit.rlim_cur = std::min(wanted, limit.rlim_max);
-  ::setrlimit(RLIMIT_NOFILE, &limit);
+// An open loop has as many connections as its answers need, at most one for each request.
+Result<Unit> allow_connections(const LoadPlan& plan) {
+  if (plan.concurrency > 0) return require_file_limit(plan.concurrency, "--concurrency");
+  raise_file_limit(std::ssize(plan.due_seconds));
   return Unit{};
 }
 
@@ -331,7 +319,7 @@ Result<Unit> judge(const RunReport& report, const LoadOptions& options) {
 
 Result<Unit> run_command(const LoadOptions& options) {
   LoadPlan plan = QUERN_TRY(make_plan(options));
-  QUERN_TRY(raise_file_limit(plan));
+  QUERN_TRY(allow_connections(plan));
   const ResultFiles files(options);
   const SteadyClock clock;
   const auto server = QUERN_TRY(open_server(options, plan, clock));
