@@ -6,11 +6,11 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "cli/command.h"
 #include "cli/console.h"
+#include "cli/file_limit.h"
 #include "cli/serve_model.h"
 #include "serve/api_router.h"
 #include "serve/server.h"
@@ -19,7 +19,6 @@
 namespace quern {
 namespace {
 
-constexpr int64_t kSpareFiles = 64;   // descriptors beside connections
 constexpr int64_t kDefaultDraft = 4;  // guesses of a draft model
 
 struct ServeOptions {
@@ -76,23 +75,6 @@ Result<std::vector<std::string>> choose_names(const ServeOptions& options) {
     }
   }
   return names;
-}
-
-Result<Unit> raise_file_limit(int64_t connections) {
-  rlimit limit{};
-  ::getrlimit(RLIMIT_NOFILE, &limit);
-  const auto wanted = static_cast<rlim_t>(connections + kSpareFiles);
-  if (limit.rlim_cur >= wanted) return Unit{};
-  if (limit.rlim_max < wanted) {
-    return Error{ErrorCode::kInvalidArgument,
-                 fmt::format("--max-connections is {}; this process may open {} files: raise "
-                             "`ulimit -n` or give at most {}",
-                             connections, limit.rlim_max,
-                             static_cast<int64_t>(limit.rlim_max) - kSpareFiles)};
-  }
-  limit.rlim_cur = wanted;
-  ::setrlimit(RLIMIT_NOFILE, &limit);
-  return Unit{};
 }
 
 std::string bytes_text(uint64_t bytes) { return format_bytes(static_cast<double>(bytes)); }
@@ -194,7 +176,7 @@ Result<Unit> run_serve(ServeOptions& options) {
   options.server.tls = guards.tls.get();
   if (!options.insecure) QUERN_TRY(check_exposure(options.server));
   const std::vector<std::string> names = QUERN_TRY(choose_names(options));
-  QUERN_TRY(raise_file_limit(options.server.max_connections));
+  QUERN_TRY(require_file_limit(options.server.max_connections, "--max-connections"));
   if (!options.kv_cache.empty()) {
     options.model.kv_cache_bytes = QUERN_TRY(parse_bytes(options.kv_cache));
   }

@@ -77,34 +77,30 @@ RunOptions draft_run(RunOptions run) {
   return run;
 }
 
-// What the draft model takes, added to `size`. It caches as many positions as the model.
-Result<Unit> plan_draft(const std::string& name,
-                        const ServeModelOptions& options,
-                        const ServePlan& plan,
-                        ModelSize* size) {
+// Adds what the draft model takes to the plan of a model of `vocabulary` tokens. It caches as many
+// positions as the model.
+Result<Unit> plan_draft(const ServeModelOptions& options, int64_t vocabulary, ServePlan* plan) {
+  ModelSize& size = plan->size;
   const auto path = QUERN_TRY(resolve_model(options.draft_model));
   const auto checkpoint = QUERN_TRY(Checkpoint::open(path));
   const ModelSpec spec = QUERN_TRY(read_spec(*checkpoint));
-  const auto model_path = QUERN_TRY(resolve_model(name));
-  const auto model = QUERN_TRY(Checkpoint::open(model_path));
-  const ModelSpec of_model = QUERN_TRY(read_spec(*model));
-  if (spec.vocabulary != of_model.vocabulary || spec.max_context < size->context) {
+  if (spec.vocabulary != vocabulary || spec.max_context < size.context) {
     return Error{ErrorCode::kInvalidArgument,
                  fmt::format("--draft-model {}: it has {} tokens and {} positions; guessing for {} "
                              "takes {} and {}",
-                             options.draft_model, spec.vocabulary, spec.max_context, name,
-                             of_model.vocabulary, size->context)};
+                             options.draft_model, spec.vocabulary, spec.max_context, plan->id,
+                             vocabulary, size.context)};
   }
   const KvDType dtype = kv_dtype(draft_run(options.run));
   const MemoryPlan memory = QUERN_TRY(plan_memory(spec, *checkpoint,
-                                                  {.context = size->context,
+                                                  {.context = size.context,
                                                    .precision = Precision::kFast,
                                                    .kv_dtype = dtype,
                                                    .max_batch_tokens = options.max_batch_tokens}));
-  size->weights_bytes += memory.weights_bytes;
-  size->kv_cache_bytes +=
-      static_cast<uint64_t>(plan.kv_blocks * kKvBlockTokens) * kv_bytes_per_token(spec, dtype);
-  size->scratch_bytes +=
+  size.weights_bytes += memory.weights_bytes;
+  size.kv_cache_bytes +=
+      static_cast<uint64_t>(size.kv_cache_tokens) * kv_bytes_per_token(spec, dtype);
+  size.scratch_bytes +=
       memory.scratch_bytes +
       static_cast<uint64_t>(options.max_sequences * spec.vocabulary) * sizeof(float);
   return Unit{};
@@ -182,7 +178,7 @@ Result<ServePlan> plan_model(const std::string& name,
                              plan.kv_blocks * kKvBlockTokens, id, size.context,
                              static_cast<uint64_t>(least) * block_bytes)};
   }
-  if (!options.draft_model.empty()) QUERN_TRY(plan_draft(name, options, plan, &size));
+  if (!options.draft_model.empty()) QUERN_TRY(plan_draft(options, spec.vocabulary, &plan));
   if (size.total_bytes() > available_bytes) {
     return Error{ErrorCode::kExhausted,
                  fmt::format("{} needs {} bytes, {} are available: try a smaller --kv-cache, "

@@ -39,11 +39,10 @@ Drafter::Drafter(Model& model, const Clock& clock)
       logits_(model.limits().max_logit_rows, model.spec().vocabulary) {
   const ModelLimits& limits = model.limits();
   const auto rows = static_cast<size_t>(limits.max_batch_tokens);
-  const auto sequences =
-      static_cast<size_t>(std::min(limits.max_logit_rows, limits.max_batch_tokens));
-  rows_.reserve(sequences);
-  spans_.reserve(sequences);
-  logit_rows_.reserve(sequences);
+  most_rows_ = static_cast<size_t>(std::min(limits.max_logit_rows, limits.max_batch_tokens));
+  rows_.reserve(most_rows_);
+  spans_.reserve(most_rows_);
+  logit_rows_.reserve(most_rows_);
   tokens_.reserve(rows);
   positions_.reserve(rows);
   text_.reserve(static_cast<size_t>(model.spec().max_context));
@@ -52,7 +51,7 @@ Drafter::Drafter(Model& model, const Clock& clock)
 void Drafter::guess(std::span<const DraftJob> jobs) {
   rows_.clear();
   for (const DraftJob& job : jobs) {
-    if (rows_.size() < rows_.capacity() && prepare(job)) rows_.push_back({.job = job});
+    if (rows_.size() < most_rows_ && prepare(job)) rows_.push_back({.job = job});
   }
   while (!rows_.empty() && forward()) {
     sample();

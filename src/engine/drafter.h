@@ -73,6 +73,7 @@ class Drafter {
   const Clock& clock_;
   BlockManager blocks_;
   Sampler sampler_;
+  size_t most_rows_ = 0;  // of a round
   double round_ns_ = 0;
 
   // Of one call, reused.

@@ -123,7 +123,7 @@ class ServerCore {
   void add_slot(const ServedEngine& served);
   void list_models();
   bool may_administer(const RequestInfo& info) const;
-  // Begins what the call asks for, which on_changed() ends; or says why not.
+  // Begins what the call asks for, which end_change() ends; or says why not.
   std::optional<ApiError> start_change(Call& call, ModelChange change);
   std::optional<ApiError> start_load(Call& call, ModelLoad load);
   std::optional<ApiError> start_unload(Call& call, const ModelUnload& unload);

@@ -243,6 +243,8 @@ class MetricsPage {
          [](const ModelPage& m) { return m.engine.stats.steps; });
     each("quern:engine_forward_seconds_total", "counter", "Time spent in the model.",
          [](const ModelPage& m) { return number(m.engine.stats.forward_ns) * 1e-9; });
+    each("quern:engine_draft_seconds_total", "counter", "Time spent in the draft model.",
+         [](const ModelPage& m) { return number(m.engine.stats.draft_ns) * 1e-9; });
     each("quern:engine_recomputed_tokens_total", "counter", "Tokens computed again.",
          [](const ModelPage& m) { return m.engine.stats.recomputed_tokens; });
     each("quern:engine_step_age_seconds", "gauge",
