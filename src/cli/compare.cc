@@ -1,5 +1,8 @@
 #include <algorithm>
 #include <memory>
+#include <span>
+#include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -36,10 +39,10 @@ struct CompareOptions {
 struct Row {
   std::string model;
   size_t weight_bytes = 0;
-  EvalReport quality;
-  std::vector<SpeedPoint> speed;  // one for each batch
-  CostInputs cost_inputs;
-  CostCard cost;  // at the largest batch
+  EvalReport quality{};
+  std::vector<SpeedPoint> speed{};  // one for each batch
+  CostInputs cost_inputs{};
+  CostCard cost{};  // at the largest batch
 };
 
 RunOptions run_options(const CompareOptions& options, size_t index) {
@@ -85,45 +88,46 @@ Result<std::vector<SpeedPoint>> measure(const CompareOptions& options,
   return results;
 }
 
-Result<EvalReport> score(const CompareOptions& options,
-                         size_t index,
-                         Backend& backend,
-                         const std::vector<int32_t>& tokens) {
+// Quality of every model as served, beside the baseline run exactly: all in one pass.
+Result<std::vector<EvalReport>> score(const CompareOptions& options,
+                                      Backend& backend,
+                                      const std::vector<int32_t>& tokens) {
   const LoadOptions exact{.precision = Precision::kFloat32,
                           .limits = evaluation_limits(options.evaluate, KvDType::kF32)};
   const LoadOptions served{.precision = precision_by_name(options.run.precision),
                            .head = head_format(options.run),
                            .limits = evaluation_limits(options.evaluate, kv_dtype(options.run))};
-  Session baseline;
-  if (index > 0) {
-    baseline = QUERN_TRY(load_session(options.models[0], backend, exact, options.console));
+  std::vector<Session> sessions;
+  std::vector<Model*> models;
+  for (const std::string& model : options.models) {
+    sessions.push_back(QUERN_TRY(
+        load_session(model, backend, sessions.empty() ? exact : served, options.console)));
+    models.push_back(sessions.back().model.get());
   }
-  const Session session = QUERN_TRY(
-      load_session(options.models[index], backend, index == 0 ? exact : served, options.console));
   const SteadyClock clock;
   std::unique_ptr<Progress> bar;
   const auto show = [&](int64_t done, int64_t total) {
     if (!bar) {
-      bar = std::make_unique<Progress>("quality " + options.models[index], total, "windows", clock,
+      bar = std::make_unique<Progress>("quality", total, "windows", clock,
                                        options.console.progress());
     }
     bar->update(done);
   };
   EvaluateProgress progress(show);
-  Result<EvalReport> report = evaluate(*session.model, baseline.model.get(), backend.pool(), tokens,
-                                       options.evaluate, &progress);
+  const std::span<Model* const> all(models);
+  const bool alone = models.size() == 1;
+  auto reports = evaluate(alone ? all : all.subspan(1), alone ? nullptr : models[0], backend.pool(),
+                          tokens, options.evaluate, &progress);
   check_interrupt();
-  return report;
+  if (!reports || alone) return reports;
+  EvalReport baseline = reports->front();
+  baseline.perplexity = baseline.divergence->baseline_perplexity;
+  baseline.divergence.reset();
+  reports->insert(reports->begin(), baseline);
+  return reports;
 }
 
-Result<Row> compare_one(const CompareOptions& options,
-                        size_t index,
-                        Backend& backend,
-                        const std::vector<int32_t>& tokens) {
-  Row row;
-  row.model = options.models[index];
-  row.speed = QUERN_TRY(measure(options, index, backend, &row.weight_bytes));
-  row.quality = QUERN_TRY(score(options, index, backend, tokens));
+Result<Row> price(const CompareOptions& options, Row row) {
   const SpeedPoint& busiest = row.speed.back();
   row.cost_inputs = {.usd_per_hour = options.usd_per_hour,
                      .decode_tokens_per_second = busiest.decode_tokens_per_second,
@@ -227,8 +231,12 @@ Result<Unit> run_compare(CompareOptions& options) {
   const std::vector<int32_t> tokens = QUERN_TRY(read_token_ids(options.text_file, *tokenizer));
   std::vector<Row> rows;
   for (size_t i = 0; i < options.models.size(); ++i) {
-    rows.push_back(QUERN_TRY(compare_one(options, i, *backend, tokens)));
+    Row row{.model = options.models[i]};
+    row.speed = QUERN_TRY(measure(options, i, *backend, &row.weight_bytes));
+    rows.push_back(QUERN_TRY(price(options, std::move(row))));
   }
+  const std::vector<EvalReport> reports = QUERN_TRY(score(options, *backend, tokens));
+  for (size_t i = 0; i < rows.size(); ++i) rows[i].quality = reports[i];
   if (!options.console.json) {
     print_rows(options, rows);
     fmt::print("{}", disclosure_text(disclosure));

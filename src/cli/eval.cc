@@ -1,4 +1,7 @@
 #include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -15,7 +18,7 @@ namespace {
 struct EvalOptions {
   ConsoleOptions console;
   RunOptions run;
-  std::string model;
+  std::vector<std::string> models;
   std::string baseline;
   std::string baseline_precision = "float32";
   std::string text_file;
@@ -40,7 +43,7 @@ Result<std::vector<int32_t>> evaluation_tokens(const EvalOptions& options,
     const auto tokenizer = QUERN_TRY(open_tokenizer(model.path));
     return read_token_ids(options.text_file, *tokenizer);
   }
-  const std::string& author = options.baseline.empty() ? options.model : options.baseline;
+  const std::string& author = options.baseline.empty() ? options.models[0] : options.baseline;
   const int64_t windows = std::max<int64_t>(
       1, (options.self_generated + options.evaluate.context - 1) / options.evaluate.context);
   const SelfTextOptions self{.windows = windows, .length = options.evaluate.context};
@@ -56,19 +59,41 @@ Result<std::vector<int32_t>> evaluation_tokens(const EvalOptions& options,
   return ids;
 }
 
-void print_report(const EvalOptions& options, const EvalReport& report) {
-  Table table({{"measure", Align::kLeft}, {"value", Align::kRight}});
-  table.add({"perplexity", fmt::format("{:.4f}", report.perplexity)});
-  if (report.divergence) {
-    const DivergenceReport& d = *report.divergence;
-    table.add({"baseline perplexity", fmt::format("{:.4f}", d.baseline_perplexity)});
-    table.add({"KL divergence, mean (nats)", fmt::format("{:.5f}", d.mean)});
-    table.add({"  standard error", fmt::format("{:.5f}", d.mean_standard_error)});
-    table.add({"  median", fmt::format("{:.5f}", d.median)});
-    table.add({"  99th percentile", fmt::format("{:.5f}", d.p99)});
-    table.add({"top-1 agreement", fmt::format("{:.2f}%", 100 * d.top1_agreement)});
+// One number of every report, formatted.
+template <typename Number>
+std::vector<std::string> row_of(std::string name,
+                                const char* format,
+                                const std::vector<EvalReport>& reports,
+                                Number number) {
+  std::vector<std::string> cells = {std::move(name)};
+  for (const EvalReport& report : reports)
+    cells.push_back(fmt::format(fmt::runtime(format), number(report)));
+  return cells;
+}
+
+void print_reports(const EvalOptions& options, const std::vector<EvalReport>& reports) {
+  std::vector<std::pair<std::string, Align>> columns = {{"measure", Align::kLeft}};
+  for (const std::string& model : options.models)
+    columns.emplace_back(options.models.size() == 1 ? "value" : model, Align::kRight);
+  Table table(columns);
+  const auto add = [&](const char* name, const char* format, auto number) {
+    table.add(row_of(name, format, reports, number));
+  };
+  add("perplexity", "{:.4f}", [](const EvalReport& r) { return r.perplexity; });
+  if (reports[0].divergence) {
+    add("baseline perplexity", "{:.4f}",
+        [](const EvalReport& r) { return r.divergence->baseline_perplexity; });
+    add("KL divergence, mean (nats)", "{:.5f}",
+        [](const EvalReport& r) { return r.divergence->mean; });
+    add("  standard error", "{:.5f}",
+        [](const EvalReport& r) { return r.divergence->mean_standard_error; });
+    add("  median", "{:.5f}", [](const EvalReport& r) { return r.divergence->median; });
+    add("  99th percentile", "{:.5f}", [](const EvalReport& r) { return r.divergence->p99; });
+    add("top-1 agreement", "{:.2f}%",
+        [](const EvalReport& r) { return 100 * r.divergence->top1_agreement; });
   }
   fmt::print("{}", table.text());
+  const EvalReport& report = reports[0];
   fmt::print(
       "{} tokens scored in {} windows of {}, no overlap, no BOS; precision {}, cache {}; {:.1f} "
       "s\n",
@@ -76,9 +101,11 @@ void print_report(const EvalOptions& options, const EvalReport& report) {
       kv_dtype_name(kv_dtype(options.run)), report.seconds);
 }
 
-nlohmann::ordered_json to_json(const EvalOptions& options, const EvalReport& report) {
+nlohmann::ordered_json to_json(const EvalOptions& options,
+                               const std::string& model,
+                               const EvalReport& report) {
   nlohmann::ordered_json json = nlohmann::ordered_json::parse(report.to_json().dump());
-  json["model"] = options.model;
+  json["model"] = model;
   json["baseline"] = options.baseline.empty() ? nlohmann::ordered_json(nullptr)
                                               : nlohmann::ordered_json(options.baseline);
   json["text"] = options.text_file.empty() ? "self-generated" : options.text_file;
@@ -93,9 +120,14 @@ Result<Unit> run_eval(const EvalOptions& options) {
                  "eval needs a text: either --text FILE or --self-generated TOKENS"};
   }
   const auto backend = QUERN_TRY(open_backend(options.run));
-  const Session session = QUERN_TRY(load_session(
-      options.model, *backend, load_options(options, options.run.precision), options.console));
-  const std::vector<int32_t> tokens = QUERN_TRY(evaluation_tokens(options, session, *backend));
+  std::vector<Session> sessions;
+  std::vector<Model*> models;
+  for (const std::string& model : options.models) {
+    sessions.push_back(QUERN_TRY(load_session(
+        model, *backend, load_options(options, options.run.precision), options.console)));
+    models.push_back(sessions.back().model.get());
+  }
+  const std::vector<int32_t> tokens = QUERN_TRY(evaluation_tokens(options, sessions[0], *backend));
   Session baseline;
   if (!options.baseline.empty()) {
     baseline =
@@ -111,16 +143,19 @@ Result<Unit> run_eval(const EvalOptions& options) {
     bar->update(done);
   };
   EvaluateProgress progress(show);
-  const Result<EvalReport> report = evaluate(*session.model, baseline.model.get(), backend->pool(),
-                                             tokens, options.evaluate, &progress);
+  const Result<std::vector<EvalReport>> reports =
+      evaluate(models, baseline.model.get(), backend->pool(), tokens, options.evaluate, &progress);
   check_interrupt();
   bar.reset();
-  if (!report) return report.error();
-  if (options.console.json) {
-    print_json(to_json(options, *report));
-  } else {
-    print_report(options, *report);
+  if (!reports) return reports.error();
+  if (!options.console.json) {
+    print_reports(options, *reports);
+    return Unit{};
   }
+  nlohmann::ordered_json each = nlohmann::ordered_json::array();
+  for (size_t i = 0; i < models.size(); ++i)
+    each.push_back(to_json(options, options.models[i], (*reports)[i]));
+  print_json(models.size() == 1 ? each[0] : nlohmann::ordered_json{{"models", each}});
   return Unit{};
 }
 
@@ -128,7 +163,10 @@ Result<Unit> run_eval(const EvalOptions& options) {
 
 Action declare_eval(CLI::App& app) {
   auto options = std::make_shared<EvalOptions>();
-  app.add_option("model", options->model, "Directory, GGUF file or fetched name")->required();
+  app.add_option("models", options->models,
+                 "Directories, GGUF files or fetched names; several share one pass of the baseline")
+      ->required()
+      ->expected(1, 64);
   app.add_option("--text", options->text_file, "Text file to score (or *.jsonl)");
   app.add_option("--self-generated", options->self_generated,
                  "Score this many tokens that the baseline (else the model) writes itself")

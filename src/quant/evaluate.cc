@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "base/check.h"
 #include "base/clock.h"
 #include "base/interrupt.h"
 #include "quant/distribution.h"
@@ -16,15 +17,14 @@ namespace {
 // Runs one model through one window, a chunk of rows at a time.
 class WindowRunner {
  public:
-  WindowRunner(Model& model, int64_t context, int64_t chunk)
-      : model_(model), logits_(chunk, model.spec().vocabulary) {
+  WindowRunner(Model& model, int64_t context) : model_(model) {
     for (int64_t i = 0; i < context; ++i) positions_.push_back(static_cast<int32_t>(i));
     const int64_t blocks = (context + kKvBlockTokens - 1) / kKvBlockTokens;
     for (int64_t i = 0; i < blocks; ++i) block_table_.push_back(static_cast<int32_t>(i));
   }
 
   // Logits of rows [begin, begin + count) of the window, whose earlier rows have been run.
-  const FloatMatrix& run(std::span<const int32_t> window, int64_t begin, int64_t count) {
+  void run(std::span<const int32_t> window, int64_t begin, int64_t count, FloatMatrix& logits) {
     const SequenceSpan sequence{
         .row_begin = 0, .row_count = count, .position_begin = begin, .block_table = block_table_};
     const auto at = static_cast<size_t>(begin);
@@ -33,23 +33,27 @@ class WindowRunner {
                     .positions = std::span<const int32_t>(positions_).subspan(at, size),
                     .sequences = std::span(&sequence, 1),
                     .logit_rows = std::span<const int32_t>(positions_).first(size)},
-                   logits_.tensor().slice_rows(0, count));
-    return logits_;
+                   logits.tensor().slice_rows(0, count));
   }
 
  private:
   Model& model_;
-  FloatMatrix logits_;
   std::vector<int32_t> positions_;
   std::vector<int32_t> block_table_;
 };
 
 // What was found at every scored position, in the order of the text.
 struct Scores {
-  std::vector<double> nll{};
-  std::vector<double> baseline_nll{};
-  std::vector<double> divergence{};
-  std::vector<uint8_t> agrees{};
+  std::vector<double> nll;
+  std::vector<double> baseline_nll;
+  std::vector<double> divergence;
+  std::vector<uint8_t> agrees;
+
+  Scores(size_t scored, bool compared)
+      : nll(scored),
+        baseline_nll(compared ? scored : 0),
+        divergence(baseline_nll.size()),
+        agrees(baseline_nll.size()) {}
 };
 
 Error wrong(const std::string& message) { return Error{ErrorCode::kInvalidArgument, message}; }
@@ -69,6 +73,13 @@ Result<Unit> check_model(const Model& model, const EvaluateOptions& options, int
                  std::to_string(chunk));
   }
   return Unit{};
+}
+
+Result<Unit> check_vocabulary(const Model& model, const Model& reference) {
+  const int64_t wanted = reference.spec().vocabulary;
+  if (model.spec().vocabulary == wanted) return Unit{};
+  return wrong("the baseline's vocabulary has " + std::to_string(wanted) + " tokens, the model's " +
+               std::to_string(model.spec().vocabulary));
 }
 
 Result<Unit> check_tokens(std::span<const int32_t> tokens, int64_t vocabulary) {
@@ -178,56 +189,66 @@ ModelLimits evaluation_limits(const EvaluateOptions& options, KvDType kv_dtype) 
           .kv_dtype = kv_dtype};
 }
 
-Result<EvalReport> evaluate(Model& model,
-                            Model* baseline,
-                            ThreadPool& pool,
-                            std::span<const int32_t> tokens,
-                            const EvaluateOptions& options,
-                            EvaluateProgress* progress) {
+Result<std::vector<EvalReport>> evaluate(std::span<Model* const> models,
+                                         Model* baseline,
+                                         ThreadPool& pool,
+                                         std::span<const int32_t> tokens,
+                                         const EvaluateOptions& options,
+                                         EvaluateProgress* progress) {
+  QUERN_CHECK(!models.empty());
   tokens = QUERN_TRY(whole_windows(tokens, options));
   const int64_t chunk = std::min(options.chunk_rows, options.context);
-  QUERN_TRY(check_model(model, options, chunk));
-  QUERN_TRY(check_tokens(tokens, model.spec().vocabulary));
-  if (baseline != nullptr) {
-    QUERN_TRY(check_model(*baseline, options, chunk));
-    if (baseline->spec().vocabulary != model.spec().vocabulary) {
-      return wrong("the baseline's vocabulary has " + std::to_string(baseline->spec().vocabulary) +
-                   " tokens, the model's " + std::to_string(model.spec().vocabulary));
-    }
+  const Model& reference = baseline == nullptr ? *models[0] : *baseline;
+  QUERN_TRY(check_model(reference, options, chunk));
+  for (const Model* model : models) {
+    QUERN_TRY(check_model(*model, options, chunk));
+    QUERN_TRY(check_vocabulary(*model, reference));
   }
+  QUERN_TRY(check_tokens(tokens, reference.spec().vocabulary));
   const SteadyClock clock;
   const double start = clock.now_seconds();
   const auto context = static_cast<size_t>(options.context);
-  EvalReport report{.context = options.context,
-                    .windows = static_cast<int64_t>(tokens.size() / context)};
-  report.tokens = report.windows * (options.context - 1);
-  const auto scored = static_cast<size_t>(report.tokens);
-  Scores scores{.nll = std::vector<double>(scored)};
-  if (baseline != nullptr) {
-    scores.baseline_nll.resize(scored);
-    scores.divergence.resize(scored);
-    scores.agrees.resize(scored);
+  EvalReport frame{.context = options.context,
+                   .windows = static_cast<int64_t>(tokens.size() / context)};
+  frame.tokens = frame.windows * (options.context - 1);
+  std::vector<Scores> scores;
+  std::vector<WindowRunner> runners;
+  for (Model* model : models) {
+    scores.emplace_back(static_cast<size_t>(frame.tokens), baseline != nullptr);
+    runners.emplace_back(*model, options.context);
   }
-  WindowRunner runner(model, options.context, chunk);
+  FloatMatrix logits(chunk, reference.spec().vocabulary);
   std::optional<WindowRunner> baseline_runner;
-  if (baseline != nullptr) baseline_runner.emplace(*baseline, options.context, chunk);
-  for (int64_t w = 0; w < report.windows; ++w) {
-    Chunk part{.window = tokens.subspan(static_cast<size_t>(w) * context, context)};
+  FloatMatrix baseline_logits;
+  if (baseline != nullptr) {
+    baseline_runner.emplace(*baseline, options.context);
+    baseline_logits = FloatMatrix(chunk, reference.spec().vocabulary);
+  }
+  for (int64_t w = 0; w < frame.windows; ++w) {
+    Chunk part{.window = tokens.subspan(static_cast<size_t>(w) * context, context),
+               .logits = &logits,
+               .baseline = baseline == nullptr ? nullptr : &baseline_logits};
     for (; part.begin < options.context - 1; part.begin += part.count) {
-      if (interrupted()) return Error{ErrorCode::kExhausted, "interrupted during evaluation"};
       part.count = std::min(chunk, options.context - 1 - part.begin);
       part.first_score = static_cast<size_t>(w * (options.context - 1) + part.begin);
-      part.logits = &runner.run(part.window, part.begin, part.count);
       if (baseline_runner)
-        part.baseline = &baseline_runner->run(part.window, part.begin, part.count);
-      score_chunk(pool, part, scores);
+        baseline_runner->run(part.window, part.begin, part.count, baseline_logits);
+      for (size_t i = 0; i < models.size(); ++i) {
+        if (interrupted()) return Error{ErrorCode::kExhausted, "interrupted during evaluation"};
+        runners[i].run(part.window, part.begin, part.count, logits);
+        score_chunk(pool, part, scores[i]);
+      }
     }
-    if (progress != nullptr) (*progress)(w + 1, report.windows);
+    if (progress != nullptr) (*progress)(w + 1, frame.windows);
   }
-  report.perplexity = std::exp(mean(scores.nll));
-  if (baseline != nullptr) report.divergence = summarise(scores, report.windows);
-  report.seconds = clock.now_seconds() - start;
-  return report;
+  frame.seconds = clock.now_seconds() - start;
+  std::vector<EvalReport> reports;
+  for (const Scores& each : scores) {
+    EvalReport& report = reports.emplace_back(frame);
+    report.perplexity = std::exp(mean(each.nll));
+    if (baseline != nullptr) report.divergence = summarise(each, report.windows);
+  }
+  return reports;
 }
 
 Json EvalReport::to_json() const {

@@ -5,6 +5,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/function_ref.h"
 #include "base/json.h"
@@ -47,18 +48,19 @@ struct EvalReport {
 
 using EvaluateProgress = FunctionRef<void(int64_t windows_done, int64_t windows)>;
 
-// Scores `tokens` in whole windows; what is left over behind the last whole window is not used.
-// `baseline` may be nullptr; both models need limits() of at least evaluation_limits(). `progress`
-// may be nullptr. Deterministic for any number of threads.
+// Scores `tokens` in whole windows, which all of `models` and the baseline go through in one pass;
+// what is left over behind the last whole window is not used. Returns a report for each model, in
+// their order. `baseline` may be nullptr; every model needs limits() of at least
+// evaluation_limits(). `progress` may be nullptr. Deterministic for any number of threads.
 //
 // Errors: kInvalidArgument when the text is shorter than one window, the context is below 2 or
-// beyond the model's, a token is outside the vocabulary, the vocabularies differ, or limits are too
+// beyond a model's, a token is outside the vocabulary, the vocabularies differ, or limits are too
 // small; kExhausted when interrupted.
-Result<EvalReport> evaluate(Model& model,
-                            Model* baseline,
-                            ThreadPool& pool,
-                            std::span<const int32_t> tokens,
-                            const EvaluateOptions& options,
-                            EvaluateProgress* progress);
+Result<std::vector<EvalReport>> evaluate(std::span<Model* const> models,
+                                         Model* baseline,
+                                         ThreadPool& pool,
+                                         std::span<const int32_t> tokens,
+                                         const EvaluateOptions& options,
+                                         EvaluateProgress* progress);
 
 }  // namespace quern

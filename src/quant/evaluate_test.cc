@@ -61,6 +61,18 @@ std::vector<int32_t> some_tokens(size_t count) {
 
 EvaluateOptions small_options() { return {.context = 10, .chunk_rows = 4}; }
 
+Result<EvalReport> evaluate_one(Model& model,
+                                Model* baseline,
+                                ThreadPool& pool,
+                                const std::vector<int32_t>& tokens,
+                                const EvaluateOptions& options,
+                                EvaluateProgress* progress) {
+  Model* const models[] = {&model};
+  const auto reports = evaluate(models, baseline, pool, tokens, options, progress);
+  if (!reports) return reports.error();
+  return reports->at(0);
+}
+
 std::vector<double> log_softmax(const TableModel& model, int32_t token, int32_t position) {
   std::vector<float> logits(kVocabulary);
   model.fill(token, position, logits.data());
@@ -77,7 +89,7 @@ TEST(Evaluate, AgreesWithAPlainDoubleImplementation) {
   TableModel baseline(3, limits);
   ThreadPool pool(2);
   const std::vector<int32_t> tokens = some_tokens(35);  // three windows and a rest
-  const auto report = evaluate(model, &baseline, pool, tokens, small_options(), nullptr);
+  const auto report = evaluate_one(model, &baseline, pool, tokens, small_options(), nullptr);
   ASSERT_TRUE(report.has_value());
   std::vector<double> kl;
   double nll = 0;
@@ -117,12 +129,36 @@ TEST(Evaluate, AgreesWithAPlainDoubleImplementation) {
   EXPECT_GT(report->divergence->mean_standard_error, 0);
 }
 
+TEST(Evaluate, ManyModelsInOnePassAreScoredAsEachAlone) {
+  const ModelLimits limits = evaluation_limits(small_options(), KvDType::kF32);
+  TableModel baseline(3, limits);
+  TableModel first(2, limits);
+  TableModel second(4, limits);
+  Model* const models[] = {&first, &second};
+  ThreadPool pool(2);
+  const std::vector<int32_t> tokens = some_tokens(35);
+  for (Model* against : {static_cast<Model*>(&baseline), static_cast<Model*>(nullptr)}) {
+    const auto together = evaluate(models, against, pool, tokens, small_options(), nullptr);
+    ASSERT_TRUE(together.has_value());
+    ASSERT_EQ(together->size(), 2u);
+    for (size_t i = 0; i < 2; ++i) {
+      const auto alone = evaluate_one(*models[i], against, pool, tokens, small_options(), nullptr);
+      ASSERT_TRUE(alone.has_value());
+      Json one = alone->to_json();
+      Json of_two = together->at(i).to_json();
+      one.erase("seconds");
+      of_two.erase("seconds");
+      EXPECT_EQ(one, of_two);
+    }
+  }
+}
+
 TEST(Evaluate, AModelAgainstItselfHasNoDivergence) {
   const ModelLimits limits = evaluation_limits(small_options(), KvDType::kF32);
   TableModel model(2, limits);
   TableModel same(2, limits);
   ThreadPool pool(1);
-  const auto report = evaluate(model, &same, pool, some_tokens(20), small_options(), nullptr);
+  const auto report = evaluate_one(model, &same, pool, some_tokens(20), small_options(), nullptr);
   ASSERT_TRUE(report.has_value());
   EXPECT_LT(report->divergence->mean, 1e-6);
   EXPECT_EQ(report->divergence->top1_agreement, 1.0);
@@ -136,7 +172,7 @@ TEST(Evaluate, DoesNotDependOnThreadsOrChunks) {
       const EvaluateOptions options{.context = 10, .chunk_rows = rows};
       TableModel model(2, evaluation_limits(options, KvDType::kF32));
       ThreadPool pool(threads);
-      const auto report = evaluate(model, nullptr, pool, some_tokens(40), options, nullptr);
+      const auto report = evaluate_one(model, nullptr, pool, some_tokens(40), options, nullptr);
       ASSERT_TRUE(report.has_value());
       EXPECT_FALSE(report->divergence.has_value());
       perplexities.push_back(report->perplexity);
@@ -155,7 +191,7 @@ TEST(Evaluate, StopsAtMaxTokensAndTellsItsProgress) {
     told.push_back(done);
   };
   EvaluateProgress progress(tell);
-  const auto report = evaluate(model, nullptr, pool, some_tokens(100), options, &progress);
+  const auto report = evaluate_one(model, nullptr, pool, some_tokens(100), options, &progress);
   ASSERT_TRUE(report.has_value());
   EXPECT_EQ(report->windows, 2);
   EXPECT_EQ(told, (std::vector<int64_t>{1, 2}));
@@ -166,7 +202,8 @@ TEST(Evaluate, ReportNamesItsKeysAsDocumented) {
   TableModel model(2, limits);
   TableModel baseline(3, limits);
   ThreadPool pool(1);
-  const auto report = evaluate(model, &baseline, pool, some_tokens(20), small_options(), nullptr);
+  const auto report =
+      evaluate_one(model, &baseline, pool, some_tokens(20), small_options(), nullptr);
   ASSERT_TRUE(report.has_value());
   const Json json = report->to_json();
   for (const char* key : {"context", "windows", "tokens", "perplexity", "seconds",
@@ -183,7 +220,7 @@ std::string failure(const EvaluateOptions& options,
   TableModel model(2, limits);
   TableModel baseline(3, limits, baseline_vocabulary);
   ThreadPool pool(1);
-  const auto report = evaluate(model, &baseline, pool, tokens, options, nullptr);
+  const auto report = evaluate_one(model, &baseline, pool, tokens, options, nullptr);
   return report.has_value() ? "" : report.error().message;
 }
 

@@ -121,10 +121,10 @@ double divergence_from(const fs::path& base, const fs::path& model) {
   std::vector<int32_t> tokens;
   for (const auto& window : windows(8, 40, 99))
     tokens.insert(tokens.end(), window.begin(), window.end());
-  const auto report =
-      evaluate(**loaded, loaded_base->get(), b->pool(), tokens, evaluation, nullptr);
-  QUERN_CHECK(report.has_value());
-  return report->divergence->mean;
+  Model* const models[] = {loaded->get()};
+  const auto reports = evaluate(models, loaded_base->get(), b->pool(), tokens, evaluation, nullptr);
+  QUERN_CHECK(reports.has_value());
+  return reports->at(0).divergence->mean;
 }
 
 class Families : public ::testing::TestWithParam<const char*> {};
