@@ -63,8 +63,6 @@ void pack_slice(float* to, const View& x, int64_t depth, int64_t column, int wid
   }
 }
 
-enum class Triangle { kAll, kUpper };
-
 struct Product {
   ThreadPool& pool;
   const cpu::LinearOps& ops;
@@ -196,18 +194,6 @@ void scale(Tensor c, float beta) {
   }
 }
 
-void mirror_upper(ThreadPool& pool, Tensor gram) {
-  constexpr int64_t kBlock = 64;
-  pool.for_each_chunk(gram.rows(), kBlock, [&](int64_t begin, int64_t end, int) {
-    for (int64_t column = 0; column < end; column += kBlock) {
-      for (int64_t i = begin; i < end; ++i) {
-        float* row = gram.f32_row(i);
-        for (int64_t j = column; j < std::min(column + kBlock, i); ++j) row[j] = gram.f32_row(j)[i];
-      }
-    }
-  });
-}
-
 }  // namespace
 
 void gemm_f32(ThreadPool& pool, Tensor c, Tensor a, Tensor b, const GemmParams& params) {
@@ -218,6 +204,7 @@ void gemm_f32(ThreadPool& pool, Tensor c, Tensor a, Tensor b, const GemmParams& 
   QUERN_CHECK((b_flipped ? b.shape[1] : b.shape[0]) == depth);
   QUERN_CHECK((a_flipped ? a.shape[1] : a.shape[0]) == c.shape[0]);
   QUERN_CHECK((b_flipped ? b.shape[0] : b.shape[1]) == c.shape[1]);
+  QUERN_CHECK(params.triangle == Triangle::kAll || c.shape[0] == c.shape[1]);
   if (c.elements() == 0) return;
   if (depth == 0) return scale(c, params.beta);
   multiply({.pool = pool,
@@ -230,25 +217,20 @@ void gemm_f32(ThreadPool& pool, Tensor c, Tensor a, Tensor b, const GemmParams& 
             .depth = depth,
             .alpha = params.alpha,
             .beta = params.beta,
-            .triangle = Triangle::kAll});
+            .triangle = params.triangle});
 }
 
-void accumulate_gram(ThreadPool& pool, Tensor gram, Tensor x) {
-  const int64_t width = x.shape[1];
-  QUERN_CHECK(x.rank == 2 && gram.rank == 2 && gram.shape[0] == width && gram.shape[1] == width);
-  if (gram.elements() == 0 || x.rows() == 0) return;
-  multiply({.pool = pool,
-            .ops = cpu::table_for(cpu::kLinearOps, cpu::best_isa()),
-            .a = view_of(x, Transpose::kYes),
-            .b = view_of(x, Transpose::kNo),
-            .c = gram,
-            .rows = width,
-            .columns = width,
-            .depth = x.rows(),
-            .alpha = 1.0f,
-            .beta = 1.0f,
-            .triangle = Triangle::kUpper});
-  mirror_upper(pool, gram);
+void mirror_upper(ThreadPool& pool, Tensor x) {
+  QUERN_CHECK(x.rank == 2 && x.shape[0] == x.shape[1]);
+  constexpr int64_t kBlock = 64;
+  pool.for_each_chunk(x.rows(), kBlock, [&](int64_t begin, int64_t end, int) {
+    for (int64_t column = 0; column < end; column += kBlock) {
+      for (int64_t i = begin; i < end; ++i) {
+        float* row = x.f32_row(i);
+        for (int64_t j = column; j < std::min(column + kBlock, i); ++j) row[j] = x.f32_row(j)[i];
+      }
+    }
+  });
 }
 
 }  // namespace quern

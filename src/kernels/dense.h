@@ -9,6 +9,10 @@ namespace quern {
 
 enum class Transpose : uint8_t { kNo, kYes };
 
+// What of a product is wanted: everything, or (of a symmetric one) what does not lie below the
+// diagonal. Below it the product may be written in places near the diagonal, and nowhere else.
+enum class Triangle : uint8_t { kAll, kUpper };
+
 // c = beta * c + alpha * op(a) op(b), with op(a): [m, k], op(b): [k, n], c: [m, n]; all float32
 // matrices, rows may be strided. The sum over k is in ascending order in a fixed blocking, so
 // results do not depend on the number of threads.
@@ -17,10 +21,11 @@ struct GemmParams {
   Transpose b = Transpose::kNo;
   float alpha = 1.0f;
   float beta = 0.0f;
+  Triangle triangle = Triangle::kAll;
 };
 void gemm_f32(ThreadPool& pool, Tensor c, Tensor a, Tensor b, const GemmParams& params);
 
-// gram += x^T x for x: [tokens, width], gram: [width, width]; both triangles are written.
-void accumulate_gram(ThreadPool& pool, Tensor gram, Tensor x);
+// Copies what lies above the diagonal of a square matrix below it.
+void mirror_upper(ThreadPool& pool, Tensor x);
 
 }  // namespace quern

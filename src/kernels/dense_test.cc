@@ -124,16 +124,23 @@ TEST(Gemm, DoesNotDependOnTheNumberOfThreads) {
   }
 }
 
-TEST(Gram, AddsTheProductOfTheTransposeToBothTriangles) {
+TEST(Gemm, UpperTriangleMirroredIsTheWholeSymmetricProduct) {
   ThreadPool pool(2);
-  for (const int64_t width : {1, 16, 65, 200}) {
-    const FloatMatrix x = random_matrix(530, width, 1);
+  for (const int64_t width : {1, 16, 65, 200, 1601}) {
+    const FloatMatrix x = random_matrix(33, width, 1);
+    const GemmParams params{.a = Transpose::kYes, .beta = 1.0f};
+    GemmParams upper = params;
+    upper.triangle = Triangle::kUpper;
     FloatMatrix start(width, width);
-    accumulate_gram(pool, start.tensor(), random_matrix(9, width, 2).tensor());
+    gemm_f32(pool, start.tensor(), x.tensor(), x.tensor(), params);
     FloatMatrix gram(width, width);
     std::memcpy(gram.data(), start.data(), static_cast<size_t>(width * width) * sizeof(float));
-    accumulate_gram(pool, gram.tensor(), x.tensor());
-    expect_product(gram, start, x, x, {.a = Transpose::kYes, .beta = 1.0f});
+    gemm_f32(pool, gram.tensor(), x.tensor(), x.tensor(), upper);
+    if (width > 600) {
+      EXPECT_EQ(gram.row(width - 1)[0], start.row(width - 1)[0]);
+    }
+    mirror_upper(pool, gram.tensor());
+    if (width <= 200) expect_product(gram, start, x, x, params);
     for (int64_t i = 0; i < width; ++i) {
       for (int64_t j = 0; j < i; ++j) ASSERT_EQ(gram.row(i)[j], gram.row(j)[i]);
     }

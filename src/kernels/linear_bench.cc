@@ -1,4 +1,4 @@
-// Times linear(), gemm_f32() and accumulate_gram() beside the limits measured in the same run:
+// Times linear() and gemm_f32() beside the limits measured in the same run:
 //   kernels_bench [--threads N] [--isa NAME] [--tokens 1,8,64,512] [--seconds S]
 //                 [--working-set-mb MB] [NAME PART...]
 // runs the cases of kernels/cases.h whose names hold one of the parts (all without any).
@@ -111,8 +111,10 @@ void bench_dense(ThreadPool& pool, const MachineLimits& limits, const Options& o
     if (!options.wants(name)) continue;
     const FloatMatrix x = random_matrix(2048, width, 1);
     FloatMatrix gram(width, width);
-    const Timing timing = time_calls(
-        clock, options.seconds, [&](size_t) { accumulate_gram(pool, gram.tensor(), x.tensor()); });
+    const GemmParams params{.a = Transpose::kYes, .beta = 1.0f, .triangle = Triangle::kUpper};
+    const Timing timing = time_calls(clock, options.seconds, [&](size_t) {
+      gemm_f32(pool, gram.tensor(), x.tensor(), x.tensor(), params);
+    });
     print_gemm(name, timing, 2048.0 * static_cast<double>(width * width), limits.f32_gflops);
   }
 }

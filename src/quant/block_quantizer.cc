@@ -158,7 +158,7 @@ Result<Unit> BlockQuantizer::read_inputs(Work& work) {
   }
   for (Statistics* s :
        {&work.input, &work.held_input, &work.held_difference, &work.inner, &work.held_inner})
-    s->finish();
+    s->finish(pool_);
   return Unit{};
 }
 
@@ -306,8 +306,8 @@ Result<Unit> BlockQuantizer::read_rounded_inner(Work& work) {
     if (!work.progress(kInputsRounded + (kInnerRead - kInputsRounded) * share))
       return Error{ErrorCode::kExhausted, "interrupted"};
   }
-  work.inner.finish();
-  work.held_inner.finish();
+  work.inner.finish(pool_);
+  work.held_inner.finish(pool_);
   return Unit{};
 }
 

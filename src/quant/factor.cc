@@ -1,25 +1,29 @@
 #include "quant/factor.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <string>
-#include <vector>
 
 #include "base/check.h"
+#include "base/clones.h"
 #include "kernels/dense.h"
 
 namespace quern {
 namespace {
 
 constexpr int64_t kBlock = 64;
-constexpr int64_t kRowsPerChunk = 16;
+constexpr int64_t kLanes = 16;  // rows that are solved side by side
 
 // r[rows, columns] of a square matrix, as a strided view.
 Tensor view(Tensor r, int64_t row, int64_t rows, int64_t column, int64_t columns) {
   return r.slice_rows(row, rows).slice_columns(column, columns);
 }
 
-// The same for one diagonal block of at most kBlock.
+// Where a problem of n > kBlock columns is cut in two.
+int64_t middle(int64_t n) { return (n / 2 + kBlock - 1) / kBlock * kBlock; }
+
+// h = r r^T for at most kBlock columns, reading and writing the upper triangle alone.
 bool factor_block(Tensor h) {
   const int64_t n = h.shape[0];
   for (int64_t j = n - 1; j >= 0; --j) {
@@ -34,40 +38,98 @@ bool factor_block(Tensor h) {
       for (int64_t k = j + 1; k < n; ++k) sum -= static_cast<double>(row_i[k]) * row_j[k];
       row_i[j] = static_cast<float>(sum / row_j[j]);
     }
-    for (int64_t k = 0; k < j; ++k) row_j[k] = 0.0f;
   }
   return true;
 }
 
-// b := b r^-T for one block: column j of b r^T involves columns >= j of b.
-void solve_block_transposed(ThreadPool& pool, Tensor b, Tensor r) {
-  const int64_t n = r.shape[0];
-  pool.for_each_chunk(b.rows(), kRowsPerChunk, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      float* row = b.f32_row(i);
-      for (int64_t j = n - 1; j >= 0; --j) {
-        const float* r_j = r.f32_row(j);
-        double sum = row[j];
-        for (int64_t k = j + 1; k < n; ++k) sum -= static_cast<double>(row[k]) * r_j[k];
-        row[j] = static_cast<float>(sum / r_j[j]);
-      }
+// kBlock columns of kLanes rows side by side: column j of row i is [j][i].
+using RowLanes = std::array<std::array<double, kLanes>, kBlock>;
+
+// x := x r^-T: column j of x r^T involves columns >= j of x.
+QUERN_CLONES
+void solve_lanes_transposed(RowLanes& x, Tensor r) {
+  const auto n = static_cast<size_t>(r.shape[0]);
+  for (size_t j = n; j-- > 0;) {
+    const float* r_j = r.f32_row(static_cast<int64_t>(j));
+    double* sums = x[j].data();
+    for (size_t k = j + 1; k < n; ++k) {
+      const auto weight = static_cast<double>(r_j[k]);
+      for (size_t i = 0; i < kLanes; ++i) sums[i] -= x[k][i] * weight;
+    }
+    const auto pivot = static_cast<double>(r_j[j]);
+    for (size_t i = 0; i < kLanes; ++i) sums[i] /= pivot;
+  }
+}
+
+// x := x r^-1: column j of x r involves columns <= j of x.
+QUERN_CLONES
+void solve_lanes(RowLanes& x, Tensor r) {
+  const auto n = static_cast<size_t>(r.shape[0]);
+  for (size_t j = 0; j < n; ++j) {
+    const float* r_j = r.f32_row(static_cast<int64_t>(j));
+    const auto pivot = static_cast<double>(r_j[j]);
+    for (size_t i = 0; i < kLanes; ++i) x[j][i] /= pivot;
+    for (size_t k = j + 1; k < n; ++k) {
+      const auto weight = static_cast<double>(r_j[k]);
+      for (size_t i = 0; i < kLanes; ++i) x[k][i] -= x[j][i] * weight;
+    }
+  }
+}
+
+// Solves for all rows of b: [rows, at most kBlock].
+void solve_block(ThreadPool& pool, Tensor b, Tensor r, void (*solve)(RowLanes&, Tensor)) {
+  pool.for_each_chunk(b.rows(), kLanes, [&](int64_t begin, int64_t end, int) {
+    RowLanes x{};
+    for (int64_t row = begin; row < end; ++row) {
+      for (size_t j = 0; j < static_cast<size_t>(b.shape[1]); ++j)
+        x[j][static_cast<size_t>(row - begin)] = static_cast<double>(b.f32_row(row)[j]);
+    }
+    solve(x, r);
+    for (int64_t row = begin; row < end; ++row) {
+      for (size_t j = 0; j < static_cast<size_t>(b.shape[1]); ++j)
+        b.f32_row(row)[j] = static_cast<float>(x[j][static_cast<size_t>(row - begin)]);
     }
   });
 }
 
-// b := b r^-1 for one block: column j of b r involves columns <= j of b.
-void solve_block(ThreadPool& pool, Tensor b, Tensor r) {
+// b := b r^-T.
+void solve_transposed(ThreadPool& pool, Tensor b, Tensor r) {
   const int64_t n = r.shape[0];
-  pool.for_each_chunk(b.rows(), kRowsPerChunk, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      float* row = b.f32_row(i);
-      for (int64_t j = 0; j < n; ++j) {
-        const float* r_j = r.f32_row(j);
-        row[j] /= r_j[j];
-        for (int64_t k = j + 1; k < n; ++k) row[k] -= row[j] * r_j[k];
-      }
-    }
-  });
+  if (n <= kBlock) return solve_block(pool, b, r, solve_lanes_transposed);
+  const int64_t half = middle(n);
+  const Tensor left = b.slice_columns(0, half);
+  const Tensor right = b.slice_columns(half, n - half);
+  solve_transposed(pool, right, view(r, half, n - half, half, n - half));
+  gemm_f32(pool, left, right, view(r, 0, half, half, n - half),
+           {.b = Transpose::kYes, .alpha = -1.0f, .beta = 1.0f});
+  solve_transposed(pool, left, view(r, 0, half, 0, half));
+}
+
+// b := b r^-1.
+void solve(ThreadPool& pool, Tensor b, Tensor r) {
+  const int64_t n = r.shape[0];
+  if (n <= kBlock) return solve_block(pool, b, r, solve_lanes);
+  const int64_t half = middle(n);
+  const Tensor left = b.slice_columns(0, half);
+  const Tensor right = b.slice_columns(half, n - half);
+  solve(pool, left, view(r, 0, half, 0, half));
+  gemm_f32(pool, right, left, view(r, 0, half, half, n - half), {.alpha = -1.0f, .beta = 1.0f});
+  solve(pool, right, view(r, half, n - half, half, n - half));
+}
+
+// The upper triangle of h := r. Returns whether every pivot was positive.
+bool factor(ThreadPool& pool, Tensor h) {
+  const int64_t n = h.shape[0];
+  if (n <= kBlock) return factor_block(h);
+  const int64_t half = middle(n);
+  const Tensor top = view(h, 0, half, 0, half);
+  const Tensor corner = view(h, half, n - half, half, n - half);
+  const Tensor above = view(h, 0, half, half, n - half);
+  if (!factor(pool, corner)) return false;
+  solve_transposed(pool, above, corner);
+  gemm_f32(pool, top, above, above,
+           {.b = Transpose::kYes, .alpha = -1.0f, .beta = 1.0f, .triangle = Triangle::kUpper});
+  return factor(pool, top);
 }
 
 }  // namespace
@@ -75,52 +137,18 @@ void solve_block(ThreadPool& pool, Tensor b, Tensor r) {
 Result<Unit> factor_upper(ThreadPool& pool, Tensor h) {
   const int64_t n = h.shape[0];
   QUERN_CHECK(h.rank == 2 && h.shape[1] == n);
-  for (int64_t end = n; end > 0;) {
-    const int64_t begin = std::max<int64_t>(0, end - kBlock);
-    const int64_t width = end - begin;
-    const Tensor diagonal = view(h, begin, width, begin, width);
-    if (!factor_block(diagonal)) {
-      return Error{ErrorCode::kInvalidArgument, "the Gram matrix of " + std::to_string(n) +
-                                                    " channels is not positive definite"};
-    }
-    for (int64_t i = begin; i < end; ++i) std::fill_n(h.f32_row(i), begin, 0.0f);
-    if (begin > 0) {
-      const Tensor above = view(h, 0, begin, begin, width);
-      solve_block_transposed(pool, above, diagonal);
-      gemm_f32(pool, view(h, 0, begin, 0, begin), above, above,
-               {.b = Transpose::kYes, .alpha = -1.0f, .beta = 1.0f});
-    }
-    end = begin;
+  if (!factor(pool, h)) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "the Gram matrix of " + std::to_string(n) + " channels is not positive definite"};
   }
+  for (int64_t i = 0; i < n; ++i) std::fill_n(h.f32_row(i), i, 0.0f);
   return Unit{};
 }
 
 void solve_right(ThreadPool& pool, Tensor b, Tensor r) {
-  const int64_t n = r.shape[0];
-  const int64_t m = b.rows();
-  QUERN_CHECK(b.shape[1] == n);
-  const GemmParams subtract_transposed{.b = Transpose::kYes, .alpha = -1.0f, .beta = 1.0f};
-  const GemmParams subtract{.alpha = -1.0f, .beta = 1.0f};
-  const int64_t last = (n - 1) / kBlock * kBlock;
-  for (int64_t begin = last; begin >= 0; begin -= kBlock) {  // b := b r^-T
-    const int64_t end = std::min(n, begin + kBlock);
-    const Tensor part = b.slice_columns(begin, end - begin);
-    if (end < n) {
-      gemm_f32(pool, part, b.slice_columns(end, n - end), view(r, begin, end - begin, end, n - end),
-               subtract_transposed);
-    }
-    solve_block_transposed(pool, part, view(r, begin, end - begin, begin, end - begin));
-  }
-  for (int64_t begin = 0; begin < n; begin += kBlock) {  // b := b r^-1
-    const int64_t end = std::min(n, begin + kBlock);
-    const Tensor part = b.slice_columns(begin, end - begin);
-    if (begin > 0) {
-      gemm_f32(pool, part, b.slice_columns(0, begin), view(r, 0, begin, begin, end - begin),
-               subtract);
-    }
-    solve_block(pool, part, view(r, begin, end - begin, begin, end - begin));
-  }
-  QUERN_CHECK(m == b.rows());
+  QUERN_CHECK(b.shape[1] == r.shape[0]);
+  solve_transposed(pool, b, r);
+  solve(pool, b, r);
 }
 
 void damp(Tensor h, float share) {

@@ -9,7 +9,7 @@
 namespace quern {
 
 // Replaces the symmetric positive definite matrix h: [n, n] by the upper triangular r with
-// h = r r^T, zeros below the diagonal. Blocked; float32 with the block's own sums in double.
+// h = r r^T, zeros below the diagonal. Recursive; float32, with sums inside blocks of 64 in double.
 // Errors: kInvalidArgument when a pivot is not positive, which damping of the diagonal prevents.
 Result<Unit> factor_upper(ThreadPool& pool, Tensor h);
 

@@ -44,7 +44,7 @@ TEST_P(Factor, SolvesSystemsFromTheRight) {
   for (int64_t i = 0; i < 10 * n; ++i) EXPECT_NEAR(b.data()[i], wanted.data()[i], 1e-3f);
 }
 
-INSTANTIATE_TEST_SUITE_P(Sizes, Factor, ::testing::Values(1, 5, 64, 65, 150, 192));
+INSTANTIATE_TEST_SUITE_P(Sizes, Factor, ::testing::Values(1, 5, 64, 65, 129, 150, 192, 333));
 
 TEST(FactorUpper, RefusesAMatrixThatIsNotPositiveDefinite) {
   ThreadPool pool(1);

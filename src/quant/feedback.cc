@@ -18,6 +18,7 @@ namespace {
 constexpr int64_t kRowsPerChunk = 8;
 constexpr int kMaxGroup = 128;
 constexpr int kScaleSweeps = 2;
+constexpr int64_t kPanel = 512;  // columns that hear of the errors before them all at once
 
 // Shares of a group's range that are tried, both ends alike and then each alone.
 constexpr std::array<float, 8> kShares = {1.0f, 0.95f, 0.9f, 0.85f, 0.8f, 0.74f, 0.68f, 0.6f};
@@ -388,16 +389,24 @@ GroupedWeight round_with_feedback(ThreadPool& pool,
   const int64_t n = w.shape[1];
   GroupedWeight out = empty_grouped(w.rows(), n, group_size);
   FloatMatrix errors(w.rows(), n);
-  FloatMatrix asked(w.rows(), group_size);
+  FloatMatrix asked(w.rows(), std::min(kPanel, n));
+  const auto factor = [&](int64_t row, int64_t rows, int64_t column, int64_t columns) {
+    return ordered.factor.tensor().slice_rows(row, rows).slice_columns(column, columns);
+  };
   for (int64_t g = 0; g < out.groups(); ++g) {
     const int64_t at = g * group_size;
-    if (at > 0) {
-      gemm_f32(pool, asked.tensor(), errors.tensor().slice_columns(0, at),
-               ordered.factor.tensor().slice_rows(0, at).slice_columns(at, group_size), {});
+    const int64_t panel = at / kPanel * kPanel;
+    const Tensor asked_here = asked.tensor().slice_columns(at - panel, group_size);
+    if (at == panel && at > 0) {
+      const int64_t width = std::min(kPanel, n - at);
+      gemm_f32(pool, asked.tensor().slice_columns(0, width), errors.tensor().slice_columns(0, at),
+               factor(0, at, at, width), {});
+    } else if (at > panel) {
+      gemm_f32(pool, asked_here, errors.tensor().slice_columns(panel, at - panel),
+               factor(panel, at - panel, at, group_size), {.beta = panel == 0 ? 0.0f : 1.0f});
     }
-    const Tensor diagonal =
-        ordered.factor.tensor().slice_rows(at, group_size).slice_columns(at, group_size);
-    const GroupJob job{g, w, asked.tensor(), errors.tensor(), diagonal, out};
+    const GroupJob job{g,  w, asked_here, errors.tensor(), factor(at, group_size, at, group_size),
+                       out};
     pool.for_each_chunk((w.rows() + kLanes - 1) / kLanes, 1, [&](int64_t first, int64_t end, int) {
       for (int64_t block = first; block < end; ++block) round_group(job, block * kLanes);
     });

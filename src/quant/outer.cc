@@ -46,9 +46,8 @@ Result<HeadStatistics> head_statistics(const OuterSetup& setup) {
   statistics.held_out_difference = Statistics(width, 0);
   const std::vector<float> norm = QUERN_TRY(load_norm(setup.spec.final_norm, setup.checkpoint));
   for (const Window& window : setup.streams.windows) add_window(setup, norm, window, statistics);
-  statistics.train.finish();
-  statistics.held_out.finish();
-  statistics.held_out_difference.finish();
+  for (Statistics* s : {&statistics.train, &statistics.held_out, &statistics.held_out_difference})
+    s->finish(setup.backend.pool());
   if (setup.method.compensates) {
     statistics.ordered = QUERN_TRY(order_gram(setup.backend.pool(), statistics.train.gram.tensor(),
                                               setup.group_size, setup.recipe.damping));

@@ -11,6 +11,7 @@ namespace quern {
 namespace {
 
 constexpr int64_t kColumnsPerChunk = 64;
+constexpr int64_t kRowsPerChunk = 64;
 
 // out = x, each row times the root of its weight, so that products carry the weight itself.
 Tensor weigh_rows(FloatMatrix& out, Tensor x, const std::vector<float>& weights) {
@@ -44,9 +45,11 @@ void add_squares(ThreadPool& pool, std::vector<double>& sums, Tensor x) {
   });
 }
 
-void scale_all(FloatMatrix& matrix, float factor) {
-  float* values = matrix.data();
-  for (int64_t i = 0; i < matrix.rows() * matrix.columns(); ++i) values[i] *= factor;
+void scale_all(ThreadPool& pool, FloatMatrix& matrix, float factor) {
+  pool.for_each_chunk(matrix.rows(), kRowsPerChunk, [&](int64_t begin, int64_t end, int) {
+    float* values = matrix.data();
+    for (int64_t i = begin * matrix.columns(); i < end * matrix.columns(); ++i) values[i] *= factor;
+  });
 }
 
 }  // namespace
@@ -72,19 +75,21 @@ void Statistics::add(ThreadPool& pool,
     x = weigh_rows(weighted_x_, x, weights);
     if (t != nullptr) target = weigh_rows(weighted_t_, target, weights);
   }
-  accumulate_gram(pool, gram.tensor(), x);
+  gemm_f32(pool, gram.tensor(), x, x,
+           {.a = Transpose::kYes, .beta = 1.0f, .triangle = Triangle::kUpper});
   if (t == nullptr) return;
   add_squares(pool, target_squares, target);
   gemm_f32(pool, cross.tensor(), target, x, {.a = Transpose::kYes, .beta = 1.0f});
 }
 
-void Statistics::finish() {
+void Statistics::finish(ThreadPool& pool) {
   weighted_x_ = FloatMatrix();
   weighted_t_ = FloatMatrix();
   if (tokens == 0) return;
   const double factor = 1.0 / weight;
-  scale_all(gram, static_cast<float>(factor));
-  scale_all(cross, static_cast<float>(factor));
+  mirror_upper(pool, gram.tensor());
+  scale_all(pool, gram, static_cast<float>(factor));
+  scale_all(pool, cross, static_cast<float>(factor));
   for (double& value : target_squares) value *= factor;
   for (double& value : magnitude) value /= tokens;
 }
@@ -96,9 +101,12 @@ void Statistics::divide_inputs(ThreadPool& pool, const std::vector<float>& scale
     magnitude[i] /= static_cast<double>(scales[i]);
   }
   scale_columns(pool, gram.tensor(), inverse);
-  for (int64_t i = 0; i < gram.rows(); ++i) {
-    for (int64_t k = 0; k < gram.columns(); ++k) gram.row(i)[k] *= inverse[static_cast<size_t>(i)];
-  }
+  pool.for_each_chunk(gram.rows(), kRowsPerChunk, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const float factor = inverse[static_cast<size_t>(i)];
+      for (int64_t k = 0; k < gram.columns(); ++k) gram.row(i)[k] *= factor;
+    }
+  });
   if (cross.rows() > 0) scale_columns(pool, cross.tensor(), inverse);
 }
 

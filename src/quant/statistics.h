@@ -20,7 +20,7 @@ struct Statistics {
   // a token, or empty for 1.
   void add(ThreadPool& pool, Tensor x, const Tensor* t, const std::vector<float>& weights);
 
-  void finish();
+  void finish(ThreadPool& pool);
 
   // To the statistics of inputs divided by `scales`. `cross` keeps its targets.
   void divide_inputs(ThreadPool& pool, const std::vector<float>& scales);

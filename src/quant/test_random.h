@@ -40,7 +40,7 @@ inline FloatMatrix activations(ThreadPool& pool, uint64_t seed, int64_t tokens, 
 // mean x x^T.
 inline FloatMatrix gram_of(ThreadPool& pool, const FloatMatrix& x) {
   FloatMatrix gram(x.columns(), x.columns());
-  accumulate_gram(pool, gram.tensor(), x.tensor());
+  gemm_f32(pool, gram.tensor(), x.tensor(), x.tensor(), {.a = Transpose::kYes});
   for (int64_t i = 0; i < gram.rows() * gram.columns(); ++i)
     gram.data()[i] /= static_cast<float>(x.rows());
   return gram;
