@@ -8,6 +8,7 @@
   bench/serving.py disconnects MODEL  22,000 clients, of which 20,000 and more leave
   bench/serving.py hostile MODEL      5,000 hostile bodies beside 100 good streams
   bench/serving.py soak MODEL         1,000 streams at once for ten minutes
+  bench/serving.py connections MODEL  10,000 idle connections, and a client served beside them
   bench/serving.py draft MODEL --draft-model SMALLER   decoding with a draft model beside without
 
 Each prints one table row or more, and the commands' own JSON with --json FILE. Client and server
@@ -21,7 +22,9 @@ import json
 import os
 import pathlib
 import random
+import resource
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -67,7 +70,6 @@ def server(*command, url):
 
 
 def free_port():
-    import socket
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -234,6 +236,43 @@ def soak(arguments):
               f"usage wrong {sum(p['count'] for p in run['usage']['problems'])}; afterwards: {idle(url)}")
 
 
+def answers(sockets):
+    """How many of the connections answer a request, all asked before the first is read."""
+    for client in sockets:
+        client.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    right = 0
+    for client in sockets:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            piece = client.recv(4096)
+            if not piece:
+                break
+            head += piece
+        right += head.startswith(b"HTTP/1.1 200 ")
+    return right
+
+
+def connections(arguments):
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    count = arguments.connections
+    run = ("--concurrency", 1, "--requests", 8, "--warmup", 1, "--input-tokens", 32, "--output-tokens", 64,
+           "--ignore-eos", "--temperature", 0)
+    with quern_server(arguments, arguments.model, "--max-connections", count + 64) as url:
+        address = ("127.0.0.1", int(url.rsplit(":", 1)[1]))
+        alone = load(arguments, url, *run)
+        sockets = [socket.create_connection(address, timeout=60) for _ in range(count)]
+        first = answers(sockets)
+        beside = load(arguments, url, *run)
+        still = answers(sockets)
+        open_now = metric(url, "quern:http_connections")
+        print(f"{count} connections: {first} answered, {still} again after a run beside them, {open_now:.0f} open; "
+              f"ms a token alone {alone['tpot_ms']['median']:.3f}, beside them {beside['tpot_ms']['median']:.3f}; "
+              f"TTFT {alone['ttft_ms']['median']:.2f} and {beside['ttft_ms']['median']:.2f} ms")
+        for client in sockets:
+            client.close()
+
+
 def draft(arguments):
     plain, guessed, share = [], [], 0
     for number in range(arguments.rounds):
@@ -253,7 +292,7 @@ def draft(arguments):
 
 
 def main():
-    commands = {f.__name__: f for f in (peers, bench, prefix, overload, disconnects, hostile, soak, draft)}
+    commands = {f.__name__: f for f in (peers, bench, prefix, overload, disconnects, hostile, soak, connections, draft)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("command", choices=commands)
     parser.add_argument("model")
@@ -265,6 +304,7 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--output-tokens", type=int, default=128)
     parser.add_argument("--seconds", type=int, help="of overload (60) or soak (600)")
+    parser.add_argument("--connections", type=int, default=10000, help="idle ones")
     parser.add_argument("--json", type=pathlib.Path, help="file for the reports of every run")
     arguments = parser.parse_args()
     arguments.seconds = arguments.seconds or (600 if arguments.command == "soak" else 60)

@@ -173,7 +173,7 @@ Action declare_eval(CLI::App& app) {
       ->check(CLI::Range(int64_t{2}, int64_t{1} << 24));
   app.add_option("--baseline", options->baseline,
                  "The model to compare with: adds KL divergence and top-1 agreement");
-  app.add_option("--baseline-precision", options->baseline_precision)
+  app.add_option("--baseline-precision", options->baseline_precision, "How the baseline is run")
       ->check(CLI::IsMember({"fast", "bf16", "float32"}))
       ->capture_default_str();
   app.add_option("--context", options->evaluate.context, "Tokens of a window")

@@ -42,11 +42,13 @@ void append_option(std::string& out, const CLI::Option& option) {
   if (option.get_items_expected_max() > 0 && !option.get_type_name().empty()) {
     out += fmt::format(" \\fI{}\\fR", roff(option.get_type_name()));
   }
-  out += fmt::format("\n{}.", roff(option.get_description()));
-  if (option.get_required()) out += " Required.";
+  std::vector<std::string> sentences;
+  if (!option.get_description().empty()) sentences.push_back(roff(option.get_description()));
+  if (option.get_required()) sentences.push_back("Required");
   if (!option.get_default_str().empty()) {
-    out += fmt::format(" Default: {}.", roff(option.get_default_str()));
+    sentences.push_back(fmt::format("Default: {}", roff(option.get_default_str())));
   }
+  if (!sentences.empty()) out += fmt::format("\n{}.", fmt::join(sentences, ". "));
   out += '\n';
 }
 

@@ -41,6 +41,16 @@ TEST_F(Manual, PageEscapesWhatRoffWouldRead) {
   EXPECT_THAT(manual_page(app_, "1"), HasSubstr("\n\\&.TH is no request here"));
 }
 
+TEST_F(Manual, AnOptionWithoutWordsBeginsNoRequest) {
+  CLI::App* silent = app_.add_subcommand("silent", "Says little");
+  silent->add_option("--stone", stone_, "")->default_str("upper");
+  silent->add_option("--grain", grain_, "");
+  const std::string page = manual_page(app_, "1");
+  EXPECT_THAT(page, HasSubstr("\nDefault: upper.\n"));
+  EXPECT_THAT(page, Not(HasSubstr("\n.\n")));
+  EXPECT_THAT(page, Not(HasSubstr("\n. ")));
+}
+
 TEST_F(Manual, CompletionKnowsCommandsOptionsAndValues) {
   for (const char* shell : {"bash", "zsh", "fish"}) {
     const Result<std::string> script = completion_script(app_, shell);
