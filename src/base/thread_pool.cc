@@ -12,7 +12,7 @@
 namespace quern {
 namespace {
 
-constexpr int kSpins = 4000;  // x ~25 ns a pause = 100 us before a worker sleeps
+constexpr int kSpins = 4000;  // x ~25 ns a pause = 100 us before a thread sleeps
 
 void pause() {
 #if defined(__x86_64__)
@@ -22,16 +22,14 @@ void pause() {
 #endif
 }
 
-// Spins while *value == old, then sleeps; returns once it differs.
+// Spins for a while as long as value == old. Returns whether it differs now.
 template <typename T>
-void wait_for_change(const std::atomic<T>& value, T old, std::atomic<int>* sleeping) {
+bool spin_until_change(const std::atomic<T>& value, T old) {
   for (int i = 0; i < kSpins; ++i) {
-    if (value.load(std::memory_order_acquire) != old) return;
+    if (value.load(std::memory_order_acquire) != old) return true;
     pause();
   }
-  sleeping->fetch_add(1);
-  value.wait(old);
-  sleeping->fetch_sub(1);
+  return false;
 }
 
 }  // namespace
@@ -73,11 +71,15 @@ void ThreadPool::work(int worker) {
   const FlushDenormals flush;
   uint32_t seen = 0;
   while (true) {
-    wait_for_change(epoch_, seen, &sleeping_);
+    if (!spin_until_change(epoch_, seen)) {
+      sleeping_.fetch_add(1);
+      epoch_.wait(seen);
+      sleeping_.fetch_sub(1);
+    }
     ++seen;
     if (stopping_) return;
     (*body_)(worker);
-    running_.fetch_sub(1, std::memory_order_release);
+    if (running_.fetch_sub(1) == 1 && caller_sleeps_.load()) running_.notify_one();
   }
 }
 
@@ -92,11 +94,13 @@ void ThreadPool::run(FunctionRef<void(int)> body) {
   epoch_.fetch_add(1);
   if (sleeping_.load() > 0) epoch_.notify_all();
   body(0);
-  int spins = 0;
-  while (running_.load(std::memory_order_acquire) != 0) {
-    pause();
-    // A worker may have lost its core to another process: give ours up rather than burn it.
-    if (++spins % (16 * kSpins) == 0) std::this_thread::yield();
+  for (int running = running_.load(); running != 0; running = running_.load()) {
+    if (spin_until_change(running_, running)) continue;
+    // A worker may have lost its core to another process: give ours up rather than burn it. Only
+    // the last worker wakes us.
+    caller_sleeps_.store(true);
+    running_.wait(running);
+    caller_sleeps_.store(false);
   }
 }
 

@@ -44,6 +44,7 @@ class ThreadPool {
   alignas(64) std::atomic<uint32_t> epoch_{0};
   alignas(64) std::atomic<int> running_{0};
   alignas(64) std::atomic<int> sleeping_{0};
+  std::atomic<bool> caller_sleeps_{false};
   std::atomic<bool> stopping_{false};
   std::vector<std::thread> workers_;
 };

@@ -1,5 +1,7 @@
 #include "base/thread_pool.h"
 
+#include <atomic>
+#include <chrono>
 #include <thread>
 #include <vector>
 
@@ -25,6 +27,21 @@ TEST(ThreadPool, CoversEveryElementOnce) {
       for (int64_t i = begin; i < end; ++i) calls[static_cast<size_t>(i)]++;
     });
     for (const auto& count : calls) ASSERT_EQ(count, 1);
+  }
+}
+
+// Longer than a waiting thread spins, and about as long: both ways of waking race with the end.
+TEST(ThreadPool, ReturnsOnceTheSlowestWorkerIsDone) {
+  ThreadPool pool(3);
+  for (int round = 0; round < 60; ++round) {
+    std::vector<std::atomic<int>> calls(3);
+    pool.run([&](int worker) {
+      const int microseconds = worker == 0 ? 0 : round * 10 + worker * 20;
+      std::this_thread::sleep_for(std::chrono::microseconds(microseconds));
+      calls[static_cast<size_t>(worker)]++;
+    });
+    for (const auto& count : calls) ASSERT_EQ(count, 1);
+    if (round % 8 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));  // workers sleep
   }
 }
 
