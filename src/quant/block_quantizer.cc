@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "quant/damping.h"
 #include "quant/feedback.h"
 #include "quant/fold.h"
 #include "quant/objective.h"
@@ -247,6 +248,16 @@ void BlockQuantizer::fold(Work& work) {
   }
 }
 
+Result<OrderedGram> BlockQuantizer::prepare_feedback(Work& work,
+                                                     std::span<const Tensor> consumers,
+                                                     const LayerInputs& inputs) {
+  const float damping = QUERN_TRY(choose_damping(pool_, consumers, inputs, setup_.recipe.damping));
+  const size_t first = work.result.linears.size();
+  for (size_t i = 0; i < consumers.size(); ++i)
+    work.result.report.linears[first + i].damping = static_cast<double>(damping);
+  return order_gram(pool_, inputs.train->gram.tensor(), setup_.group_size, damping);
+}
+
 Result<Unit> BlockQuantizer::round_inputs(Work& work) {
   const LayerRounder rounder{pool_, setup_.method, setup_.recipe, setup_.group_size};
   LayerInputs inputs;
@@ -258,8 +269,10 @@ Result<Unit> BlockQuantizer::round_inputs(Work& work) {
               .scales = work.input_scales.empty() ? nullptr : &work.input_scales};
     if (setup_.method.compensates) {
       inputs.kind = CrossKind::kInput;
-      ordered = QUERN_TRY(
-          order_gram(pool_, work.input.gram.tensor(), setup_.group_size, setup_.recipe.damping));
+      std::vector<Tensor> consumers;
+      for (size_t i = 0; i < output_index(work.block); ++i)
+        consumers.push_back(work.block.linears[i].tensor());
+      ordered = QUERN_TRY(prepare_feedback(work, consumers, inputs));
       inputs.ordered = &ordered;
     }
   }
@@ -321,8 +334,8 @@ Result<Unit> BlockQuantizer::round_output(Work& work) {
               .scales = work.inner_scales.empty() ? nullptr : &work.inner_scales};
     if (setup_.method.compensates) {
       inputs.kind = CrossKind::kOutput;
-      ordered = QUERN_TRY(
-          order_gram(pool_, work.inner.gram.tensor(), setup_.group_size, setup_.recipe.damping));
+      const Tensor consumer = work.block.linears.back().tensor();
+      ordered = QUERN_TRY(prepare_feedback(work, {&consumer, 1}, inputs));
       inputs.ordered = &ordered;
     }
   }

@@ -2,6 +2,7 @@
 // rounded, and the streams carried on to the next block.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "base/function_ref.h"
@@ -65,6 +66,9 @@ class BlockQuantizer {
   void fold_inner(Work& work);
   void fold_input(Work& work);
   double fold_error(const Work& work);
+  Result<OrderedGram> prepare_feedback(Work& work,
+                                       std::span<const Tensor> consumers,
+                                       const LayerInputs& inputs);
   Result<Unit> round_inputs(Work& work);
   Result<Unit> round_output(Work& work);
   Result<Unit> read_rounded_inner(Work& work);

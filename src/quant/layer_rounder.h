@@ -16,7 +16,7 @@ namespace quern {
 
 // The numbers of the procedure; docs/quantisation.md says what each was measured to be worth.
 struct Recipe {
-  float damping = 0.02f;  // of Gram matrices, as a share of the mean diagonal
+  float damping = 0.02f;  // least, of Gram matrices, as a share of the mean diagonal
   int refine_sweeps = 8;
   // Tokens count by the inverse square of their residual stream where errors are added to it: the
   // next norm divides by that size. 0: all alike; 1: fully.

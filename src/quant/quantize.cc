@@ -44,7 +44,7 @@ constexpr std::array<Quantizer, 3> kQuantizers = {{
 }};
 
 // Part of a result's key: raised whenever the procedure changes what it computes.
-constexpr std::string_view kProcedure = "quern-quantize-1";
+constexpr std::string_view kProcedure = "quern-quantize-2";
 
 fs::path with_suffix(fs::path path, const char* suffix) {
   if (!path.has_filename()) path = path.parent_path();  // "out/" names the directory "out"

@@ -95,7 +95,8 @@ struct LinearReport {
   int64_t columns = 0;
   double rtn_loss = 0;
   double loss = 0;
-  double signal = 0;  // tr(W H W^T) / rows: what the losses are to be compared with
+  double signal = 0;   // tr(W H W^T) / rows: what the losses are to be compared with
+  double damping = 0;  // of the Gram matrix, as a share of its mean diagonal; 0: not needed
   int64_t groups = 0;
   int64_t reverted_groups = 0;  // went back to plain rounding by the held-out guard
 };

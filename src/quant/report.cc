@@ -7,7 +7,8 @@ Json linear_to_json(const LinearReport& linear) {
   return {{"name", linear.name},       {"rows", linear.rows},
           {"columns", linear.columns}, {"rtn_loss", linear.rtn_loss},
           {"loss", linear.loss},       {"signal", linear.signal},
-          {"groups", linear.groups},   {"reverted_groups", linear.reverted_groups}};
+          {"groups", linear.groups},   {"reverted_groups", linear.reverted_groups},
+          {"damping", linear.damping}};
 }
 
 Result<LinearReport> linear_from_json(const Json& json) {
@@ -23,6 +24,7 @@ Result<LinearReport> linear_from_json(const Json& json) {
   linear.signal = QUERN_TRY(object.number("signal"));
   linear.groups = QUERN_TRY(object.integer("groups"));
   linear.reverted_groups = QUERN_TRY(object.integer("reverted_groups"));
+  linear.damping = QUERN_TRY(object.number("damping"));
   return linear;
 }
 
