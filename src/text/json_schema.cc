@@ -149,9 +149,10 @@ Result<ExpressionId> SchemaCompiler::alternatives(const OrderedJson& schema,
                                                   const std::string& path,
                                                   int depth) {
   const OrderedJson& branches = schema.at(keyword);
-  if (!branches.is_array() || branches.empty())
+  if (!branches.is_array() || branches.empty()) {
     return schema_error(path,
                         fmt::format("keyword `{}` must be a list of schemas, not empty", keyword));
+  }
   OrderedJson rest = schema;
   rest.erase(keyword);
   const bool alone = !has_assertions(rest);
