@@ -27,14 +27,6 @@ struct Bench : EngineDriver {
   Engine engine;
 };
 
-SimulatedModelOptions model_options(int64_t kv_blocks) {
-  SimulatedModelOptions options;
-  options.seed = 3;
-  options.max_context = 512;
-  options.limits = {.max_batch_tokens = 64, .max_logit_rows = 8, .kv_blocks = kv_blocks};
-  return options;
-}
-
 Request embedding_request(std::vector<int32_t> prompt, Pooling pooling = Pooling::kMean) {
   Request request;
   request.prompt = std::move(prompt);
@@ -58,7 +50,7 @@ std::vector<int32_t> long_prompt(int32_t length, int32_t first = 1) {
 
 // What the model itself gives for each position of the prompt, pooled.
 std::vector<float> pooled(const std::vector<int32_t>& prompt, Pooling pooling) {
-  SimulatedModel model(model_options(16), nullptr);
+  SimulatedModel model(small_model(16), nullptr);
   std::vector<int32_t> rows;
   for (size_t i = 0; i < prompt.size(); ++i) rows.push_back(static_cast<int32_t>(i));
   const std::vector<int32_t> blocks = {3, 2, 1, 0};
@@ -87,7 +79,7 @@ TEST(Embedding, IsThePooledHiddenStatesInWhateverChunks) {
   const std::vector<int32_t> prompt = long_prompt(60);
   for (const Pooling pooling : {Pooling::kMean, Pooling::kLast}) {
     for (const int64_t chunk : {0, 1, 7}) {
-      SimulatedModel model(model_options(16), nullptr);
+      SimulatedModel model(small_model(16), nullptr);
       Bench bench(model, {.max_prefill_chunk = chunk});
       const TestAnswer& answer = bench.run(embedding_request(prompt, pooling));
       EXPECT_EQ(answer.embedding, pooled(prompt, pooling));
@@ -101,7 +93,7 @@ TEST(Embedding, IsThePooledHiddenStatesInWhateverChunks) {
 }
 
 TEST(Embedding, IsTheSameAmongAnswersAndOtherEmbeddings) {
-  SimulatedModel model(model_options(64), nullptr);
+  SimulatedModel model(small_model(64), nullptr);
   Bench bench(model, {.max_prefill_chunk = 9, .speculation = {.max_draft = 3, .min_ngram = 1}});
   std::map<RequestId, std::vector<float>> expected;
   for (int32_t i = 0; i < 4; ++i) {
@@ -115,7 +107,7 @@ TEST(Embedding, IsTheSameAmongAnswersAndOtherEmbeddings) {
 }
 
 TEST(Embedding, SumsEachTokenOnceHoweverOftenItWasPreempted) {
-  SimulatedModel model(model_options(4), nullptr);
+  SimulatedModel model(small_model(4), nullptr);
   Bench bench(model, {.max_prefill_chunk = 10});
   for (int32_t i = 0; i < 2; ++i) {
     Request urgent = text_request(long_prompt(50, 10 + i), 60);
@@ -130,7 +122,7 @@ TEST(Embedding, SumsEachTokenOnceHoweverOftenItWasPreempted) {
 }
 
 TEST(Embedding, TakesPrefixesFromTheCacheForTheLastTokenAlone) {
-  SimulatedModel model(model_options(16), nullptr);
+  SimulatedModel model(small_model(16), nullptr);
   Bench bench(model);
   const std::vector<int32_t> prompt = long_prompt(60);
   bench.run(text_request(prompt, 2));
@@ -142,7 +134,7 @@ TEST(Embedding, TakesPrefixesFromTheCacheForTheLastTokenAlone) {
 }
 
 TEST(Embedding, LeavesItsPrefixToOthers) {
-  SimulatedModel model(model_options(16), nullptr);
+  SimulatedModel model(small_model(16), nullptr);
   Bench bench(model);
   bench.run(embedding_request(long_prompt(60)));
   const TestAnswer& answer = bench.run(text_request(long_prompt(60), 2));
@@ -150,7 +142,7 @@ TEST(Embedding, LeavesItsPrefixToOthers) {
 }
 
 TEST(Embedding, MayFillTheWholeCache) {
-  SimulatedModel model(model_options(2), nullptr);
+  SimulatedModel model(small_model(2), nullptr);
   Bench bench(model);
   EXPECT_EQ(bench.run(embedding_request(long_prompt(64))).embedding,
             pooled(long_prompt(64), Pooling::kMean));
@@ -158,7 +150,7 @@ TEST(Embedding, MayFillTheWholeCache) {
 }
 
 TEST(Embedding, NeedsNoRoomForLogits) {
-  SimulatedModelOptions options = model_options(16);
+  SimulatedModelOptions options = small_model(16);
   options.limits.max_logit_rows = 1;
   SimulatedModel model(options, nullptr);
   Bench bench(model);
@@ -168,7 +160,7 @@ TEST(Embedding, NeedsNoRoomForLogits) {
 }
 
 TEST(Embedding, EndsWhenItIsCancelled) {
-  SimulatedModel model(model_options(16), nullptr);
+  SimulatedModel model(small_model(16), nullptr);
   Bench bench(model, {.max_prefill_chunk = 10});
   const RequestId id = bench.submit(embedding_request(long_prompt(60)));
   bench.step();
@@ -179,7 +171,7 @@ TEST(Embedding, EndsWhenItIsCancelled) {
 }
 
 TEST(Embedding, FailsAloneWhenItIsNotFiniteOrTheModelThrows) {
-  SimulatedModelOptions options = model_options(64);
+  SimulatedModelOptions options = small_model(64);
   options.nan_token = 63;
   options.throw_token = 62;
   SimulatedModel model(options, nullptr);

@@ -11,6 +11,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/engine.h"
+#include "engine/simulated_model.h"
 
 namespace quern {
 
@@ -80,5 +81,37 @@ class EngineDriver {
  private:
   Engine& driven_;
 };
+
+// 64 tokens of vocabulary, at most 64 rows a step.
+inline SimulatedModelOptions small_model(int64_t kv_blocks) {
+  SimulatedModelOptions options;
+  options.seed = 3;
+  options.vocabulary = 64;
+  options.max_context = 512;
+  options.limits = {.max_batch_tokens = 64, .max_logit_rows = 8, .kv_blocks = kv_blocks};
+  return options;
+}
+
+// An engine on a simulated model.
+struct SimulatedBench : EngineDriver {
+  explicit SimulatedBench(SimulatedModelOptions options,
+                          const Tokenizer* tokenizer = nullptr,
+                          EngineOptions engine_options = {})
+      : EngineDriver(engine),
+        model(std::move(options), &clock),
+        engine(model, tokenizer, engine_options, clock) {}
+
+  ManualClock clock;
+  SimulatedModel model;
+  Engine engine;
+};
+
+inline Request greedy_request(std::vector<int32_t> prompt, int64_t max_tokens) {
+  Request request;
+  request.prompt = std::move(prompt);
+  request.max_tokens = max_tokens;
+  request.sampling.temperature = 0;
+  return request;
+}
 
 }  // namespace quern
