@@ -20,8 +20,22 @@ Tensor view(Tensor r, int64_t row, int64_t rows, int64_t column, int64_t columns
   return r.slice_rows(row, rows).slice_columns(column, columns);
 }
 
-// Where a problem of n > kBlock columns is cut in two.
-int64_t middle(int64_t n) { return (n / 2 + kBlock - 1) / kBlock * kBlock; }
+// A triangular matrix r of more than kBlock columns cut in four, the lower left of which is zero,
+// and a matrix b of as many columns cut in two.
+struct Halves {
+  Tensor top, above, corner;  // of r: upper left, upper right, lower right
+  Tensor left, right;         // of b
+};
+
+Halves halve(Tensor r, Tensor b) {
+  const int64_t n = r.shape[0];
+  const int64_t half = (n / 2 + kBlock - 1) / kBlock * kBlock;
+  return {.top = view(r, 0, half, 0, half),
+          .above = view(r, 0, half, half, n - half),
+          .corner = view(r, half, n - half, half, n - half),
+          .left = b.slice_columns(0, half),
+          .right = b.slice_columns(half, n - half)};
+}
 
 // h = r r^T for at most kBlock columns, reading and writing the upper triangle alone.
 bool factor_block(Tensor h) {
@@ -94,42 +108,31 @@ void solve_block(ThreadPool& pool, Tensor b, Tensor r, void (*solve)(RowLanes&, 
 
 // b := b r^-T.
 void solve_transposed(ThreadPool& pool, Tensor b, Tensor r) {
-  const int64_t n = r.shape[0];
-  if (n <= kBlock) return solve_block(pool, b, r, solve_lanes_transposed);
-  const int64_t half = middle(n);
-  const Tensor left = b.slice_columns(0, half);
-  const Tensor right = b.slice_columns(half, n - half);
-  solve_transposed(pool, right, view(r, half, n - half, half, n - half));
-  gemm_f32(pool, left, right, view(r, 0, half, half, n - half),
-           {.b = Transpose::kYes, .alpha = -1.0f, .beta = 1.0f});
-  solve_transposed(pool, left, view(r, 0, half, 0, half));
+  if (r.shape[0] <= kBlock) return solve_block(pool, b, r, solve_lanes_transposed);
+  const Halves h = halve(r, b);
+  solve_transposed(pool, h.right, h.corner);
+  gemm_f32(pool, h.left, h.right, h.above, {.b = Transpose::kYes, .alpha = -1.0f, .beta = 1.0f});
+  solve_transposed(pool, h.left, h.top);
 }
 
 // b := b r^-1.
 void solve(ThreadPool& pool, Tensor b, Tensor r) {
-  const int64_t n = r.shape[0];
-  if (n <= kBlock) return solve_block(pool, b, r, solve_lanes);
-  const int64_t half = middle(n);
-  const Tensor left = b.slice_columns(0, half);
-  const Tensor right = b.slice_columns(half, n - half);
-  solve(pool, left, view(r, 0, half, 0, half));
-  gemm_f32(pool, right, left, view(r, 0, half, half, n - half), {.alpha = -1.0f, .beta = 1.0f});
-  solve(pool, right, view(r, half, n - half, half, n - half));
+  if (r.shape[0] <= kBlock) return solve_block(pool, b, r, solve_lanes);
+  const Halves h = halve(r, b);
+  solve(pool, h.left, h.top);
+  gemm_f32(pool, h.right, h.left, h.above, {.alpha = -1.0f, .beta = 1.0f});
+  solve(pool, h.right, h.corner);
 }
 
 // The upper triangle of h := r. Returns whether every pivot was positive.
 bool factor(ThreadPool& pool, Tensor h) {
-  const int64_t n = h.shape[0];
-  if (n <= kBlock) return factor_block(h);
-  const int64_t half = middle(n);
-  const Tensor top = view(h, 0, half, 0, half);
-  const Tensor corner = view(h, half, n - half, half, n - half);
-  const Tensor above = view(h, 0, half, half, n - half);
-  if (!factor(pool, corner)) return false;
-  solve_transposed(pool, above, corner);
-  gemm_f32(pool, top, above, above,
+  if (h.shape[0] <= kBlock) return factor_block(h);
+  const Halves halves = halve(h, h);
+  if (!factor(pool, halves.corner)) return false;
+  solve_transposed(pool, halves.above, halves.corner);
+  gemm_f32(pool, halves.top, halves.above, halves.above,
            {.b = Transpose::kYes, .alpha = -1.0f, .beta = 1.0f, .triangle = Triangle::kUpper});
-  return factor(pool, top);
+  return factor(pool, halves.top);
 }
 
 }  // namespace
