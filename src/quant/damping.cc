@@ -1,10 +1,8 @@
 #include "quant/damping.h"
 
-#include <algorithm>
 #include <cmath>
 #include <vector>
 
-#include "kernels/dense.h"
 #include "quant/factor.h"
 #include "quant/objective.h"
 
@@ -15,34 +13,23 @@ constexpr int64_t kSampledRows = 256;  // of each matrix
 constexpr int kSteps = 4;
 constexpr float kStep = 4.0f;
 
-// Some rows of a matrix and what the tokens pull them to.
+// What the tokens pull some rows of a matrix to.
 struct SampledRows {
   FloatMatrix train;
   FloatMatrix held_out;
 };
 
-// pull_of() for the rows that `sample` was taken from, every `w.rows() / sample.rows()`-th.
-FloatMatrix sampled_pull(ThreadPool& pool,
-                         const FloatMatrix& sample,
-                         int64_t rows,
-                         const Statistics& statistics,
-                         CrossKind kind) {
-  if (kind == CrossKind::kInput) return pull_of(pool, sample.tensor(), statistics, kind);
-  FloatMatrix b(sample.rows(), sample.columns());
-  gemm_f32(pool, b.tensor(), sample.tensor(), statistics.gram.tensor(), {.alpha = -1.0f});
-  for (int64_t i = 0; i < b.rows(); ++i) {
-    const float* cross = statistics.cross.row(i * rows / b.rows());
-    for (int64_t c = 0; c < b.columns(); ++c) b.row(i)[c] += cross[c];
-  }
-  return b;
-}
-
-SampledRows sample_rows(ThreadPool& pool, Tensor w, const LayerInputs& inputs) {
-  FloatMatrix sample(std::min(kSampledRows, w.rows()), w.shape[1]);
-  for (int64_t i = 0; i < sample.rows(); ++i)
-    std::copy_n(w.f32_row(i * w.rows() / sample.rows()), w.shape[1], sample.row(i));
-  return {sampled_pull(pool, sample, w.rows(), *inputs.train, inputs.kind),
-          sampled_pull(pool, sample, w.rows(), *inputs.held_out, inputs.kind)};
+SampledRows sample_pulls(ThreadPool& pool, Tensor w, const LayerInputs& inputs) {
+  const FloatMatrix rows = sample_rows(w, kSampledRows);
+  const auto pull = [&](const Statistics& statistics) {
+    const Tensor gram = statistics.gram.tensor();
+    const Tensor cross = statistics.cross.tensor();
+    if (inputs.kind == CrossKind::kInput)
+      return pull_of(pool, rows.tensor(), gram, cross, inputs.kind);
+    const FloatMatrix cross_rows = sample_rows(cross, kSampledRows);
+    return pull_of(pool, rows.tensor(), gram, cross_rows.tensor(), inputs.kind);
+  };
+  return {pull(*inputs.train), pull(*inputs.held_out)};
 }
 
 Result<double> held_out_cost(ThreadPool& pool,
@@ -72,7 +59,7 @@ Result<float> choose_damping(ThreadPool& pool,
                              float least) {
   if (inputs.held_out == nullptr || inputs.kind == CrossKind::kNone) return least;
   std::vector<SampledRows> samples;
-  for (const Tensor& w : consumers) samples.push_back(sample_rows(pool, w, inputs));
+  for (const Tensor& w : consumers) samples.push_back(sample_pulls(pool, w, inputs));
   float best = least;
   double best_cost = INFINITY;
   float damping = least;

@@ -10,8 +10,6 @@
 namespace quern {
 namespace {
 
-constexpr int64_t kRowsPerChunk = 16;
-
 double sum_of(const std::vector<double>& values) {
   double sum = 0;
   for (const double value : values) sum += value;
@@ -68,19 +66,15 @@ FloatMatrix plain_difference(ThreadPool& pool,
 
 }  // namespace
 
-FloatMatrix pull_of(ThreadPool& pool, Tensor w, const Statistics& statistics, CrossKind kind) {
+FloatMatrix pull_of(ThreadPool& pool, Tensor w, Tensor gram, Tensor cross, CrossKind kind) {
   if (kind == CrossKind::kNone) return {};
-  FloatMatrix b(w.rows(), w.shape[1]);
-  if (kind == CrossKind::kInput) {
-    gemm_f32(pool, b.tensor(), w, statistics.cross.tensor(), {});
+  if (kind == CrossKind::kOutput) {
+    FloatMatrix b = copy_of(cross);
+    gemm_f32(pool, b.tensor(), w, gram, {.alpha = -1.0f, .beta = 1.0f});
     return b;
   }
-  gemm_f32(pool, b.tensor(), w, statistics.gram.tensor(), {.alpha = -1.0f});
-  pool.for_each_chunk(w.rows(), kRowsPerChunk, [&](int64_t begin, int64_t end, int) {
-    for (int64_t row = begin; row < end; ++row) {
-      for (int64_t i = 0; i < w.shape[1]; ++i) b.row(row)[i] += statistics.cross.row(row)[i];
-    }
-  });
+  FloatMatrix b(w.rows(), w.shape[1]);
+  gemm_f32(pool, b.tensor(), w, cross, {});
   return b;
 }
 
@@ -94,7 +88,8 @@ GroupedWeight LayerRounder::choose(Tensor w, const LayerInputs& inputs) const {
   const OrderedGram& ordered = *inputs.ordered;
   const FloatMatrix wanted = reorder_columns(pool, w, ordered.order);
   if (inputs.kind != CrossKind::kNone) {
-    const FloatMatrix b = pull_of(pool, w, *inputs.train, inputs.kind);
+    const FloatMatrix b =
+        pull_of(pool, w, inputs.train->gram.tensor(), inputs.train->cross.tensor(), inputs.kind);
     const FloatMatrix pull = reorder_columns(pool, b.tensor(), ordered.order);
     correct(pool, wanted.tensor(), pull.tensor(), ordered);
   }
@@ -125,7 +120,8 @@ GroupedWeight LayerRounder::round(Tensor w, const LayerInputs& inputs, LinearRep
   GroupedWeight rounded = choose(w, inputs);
   report.groups = rounded.rows * rounded.groups();
   if (inputs.held_out == nullptr) return rounded;
-  const FloatMatrix pull = pull_of(pool, w, *inputs.held_out, inputs.kind);
+  const FloatMatrix pull = pull_of(pool, w, inputs.held_out->gram.tensor(),
+                                   inputs.held_out->cross.tensor(), inputs.kind);
   const Tensor pull_tensor = pull.tensor();
   report.reverted_groups =
       revert_worse_groups(pool, rounded, w, inputs.held_out->gram.tensor(),

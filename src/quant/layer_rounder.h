@@ -61,7 +61,8 @@ struct LayerRounder {
              LinearReport& report) const;
 };
 
-// b of objective.h for the given statistics; empty for kNone.
-FloatMatrix pull_of(ThreadPool& pool, Tensor w, const Statistics& statistics, CrossKind kind);
+// b of objective.h for rows w: [rows, n] and the gram and cross of their inputs' statistics; of the
+// rows of cross, for kOutput, those of w. Empty for kNone.
+FloatMatrix pull_of(ThreadPool& pool, Tensor w, Tensor gram, Tensor cross, CrossKind kind);
 
 }  // namespace quern

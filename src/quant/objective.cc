@@ -60,6 +60,13 @@ FloatMatrix copy_of(Tensor x) {
   return copy;
 }
 
+FloatMatrix sample_rows(Tensor x, int64_t most) {
+  FloatMatrix sample(std::min(most, x.rows()), x.shape[1]);
+  for (int64_t i = 0; i < sample.rows(); ++i)
+    std::copy_n(x.f32_row(i * x.rows() / sample.rows()), x.shape[1], sample.row(i));
+  return sample;
+}
+
 void scale_columns(ThreadPool& pool, Tensor x, const std::vector<float>& factors) {
   QUERN_CHECK(static_cast<size_t>(x.shape[1]) == factors.size());
   pool.for_each_chunk(x.rows(), kRowsPerChunk, [&](int64_t begin, int64_t end, int) {

@@ -26,6 +26,9 @@ double mean_signal(ThreadPool& pool, Tensor w, Tensor gram);
 
 FloatMatrix copy_of(Tensor x);
 
+// At most `most` evenly spaced rows of x; the same ones of any matrix with as many rows.
+FloatMatrix sample_rows(Tensor x, int64_t most);
+
 // x: [rows, n]; column i times factors[i].
 void scale_columns(ThreadPool& pool, Tensor x, const std::vector<float>& factors);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "quant/damping.h"
 #include "quant/feedback.h"
 #include "quant/objective.h"
 #include "quant/rounding.h"
@@ -15,7 +16,6 @@ constexpr int64_t kSliceRows = 8192;
 // Statistics of what the head reads, as LayerInputs points to them.
 struct HeadStatistics {
   Statistics train, held_out, held_out_difference;
-  OrderedGram ordered;
 };
 
 void add_window(const OuterSetup& setup,
@@ -48,10 +48,6 @@ Result<HeadStatistics> head_statistics(const OuterSetup& setup) {
   for (const Window& window : setup.streams.windows) add_window(setup, norm, window, statistics);
   for (Statistics* s : {&statistics.train, &statistics.held_out, &statistics.held_out_difference})
     s->finish(setup.backend.pool());
-  if (setup.method.compensates) {
-    statistics.ordered = QUERN_TRY(order_gram(setup.backend.pool(), statistics.train.gram.tensor(),
-                                              setup.group_size, setup.recipe.damping));
-  }
   return statistics;
 }
 
@@ -59,8 +55,7 @@ LayerInputs inputs_of(const OuterSetup& setup, const HeadStatistics& statistics)
   return {.train = &statistics.train,
           .held_out = statistics.held_out.tokens > 0 ? &statistics.held_out : nullptr,
           .held_out_difference = &statistics.held_out_difference,
-          .kind = setup.method.compensates ? CrossKind::kInput : CrossKind::kNone,
-          .ordered = setup.method.compensates ? &statistics.ordered : nullptr};
+          .kind = setup.method.compensates ? CrossKind::kInput : CrossKind::kNone};
 }
 
 void append(GroupedWeight& out, const GroupedWeight& slice, int64_t row) {
@@ -86,10 +81,21 @@ Result<QuantizedBlock> quantize_outer(const OuterSetup& setup, const OuterMatrix
   const FloatMatrix w = QUERN_TRY(read_matrix(source, setup.checkpoint, setup.backend));
   const bool calibrated = matrix.is_head && setup.method.calibrates;
   HeadStatistics statistics;
+  OrderedGram ordered;
   LayerInputs inputs;
+  LinearReport report{.name = matrix.linear.name, .rows = w.rows(), .columns = w.columns()};
   if (calibrated) {
     statistics = QUERN_TRY(head_statistics(setup));
     inputs = inputs_of(setup, statistics);
+  }
+  if (calibrated && setup.method.compensates) {
+    const Tensor consumer = w.tensor();
+    const float damping = QUERN_TRY(
+        choose_damping(setup.backend.pool(), {&consumer, 1}, inputs, setup.recipe.damping));
+    ordered = QUERN_TRY(order_gram(setup.backend.pool(), statistics.train.gram.tensor(),
+                                   setup.group_size, damping));
+    inputs.ordered = &ordered;
+    report.damping = static_cast<double>(damping);
   }
   const LayerRounder rounder{setup.backend.pool(), setup.method, setup.recipe, setup.group_size};
   QuantizedBlock block;
@@ -97,7 +103,6 @@ Result<QuantizedBlock> quantize_outer(const OuterSetup& setup, const OuterMatrix
   block.report.fold = "none";
   block.linears.push_back(empty_grouped(w.rows(), w.columns(), setup.group_size));
   block.biases.emplace_back();
-  LinearReport report{.name = matrix.linear.name, .rows = w.rows(), .columns = w.columns()};
   for (int64_t row = 0; row < w.rows(); row += kSliceRows) {
     const int64_t count = std::min(kSliceRows, w.rows() - row);
     LinearReport slice;

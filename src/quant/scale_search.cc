@@ -18,15 +18,6 @@ constexpr int64_t kSampledRows = 256;  // of each matrix: the cost of a row is t
 constexpr float kLeastScale = 1e-4f;
 constexpr int64_t kRowsPerChunk = 16;
 
-// Evenly spaced rows of w.
-FloatMatrix sample_rows(Tensor w) {
-  const int64_t count = std::min(kSampledRows, w.rows());
-  FloatMatrix sample(count, w.shape[1]);
-  for (int64_t i = 0; i < count; ++i)
-    std::copy_n(w.f32_row(i * w.rows() / count), w.shape[1], sample.row(i));
-  return sample;
-}
-
 // Mean over the rows of all consumers of |w| relative to the largest of its group.
 std::vector<float> weight_magnitude(const ScaleProblem& problem) {
   const auto n = static_cast<size_t>(problem.gram.shape[0]);
@@ -135,7 +126,7 @@ ScaleChoice search_scales(ThreadPool& pool, const ScaleProblem& problem) {
   std::vector<FloatMatrix> samples;
   std::vector<double> weights;
   for (const Tensor& w : problem.consumers) {
-    samples.push_back(sample_rows(w));
+    samples.push_back(sample_rows(w, kSampledRows));
     weights.push_back(static_cast<double>(w.rows()) / static_cast<double>(samples.back().rows()));
   }
   std::vector<float> x = problem.magnitude;
