@@ -102,6 +102,7 @@ Result<std::vector<EvalReport>> score(const CompareOptions& options,
   for (const std::string& model : options.models) {
     sessions.push_back(QUERN_TRY(
         load_session(model, backend, sessions.empty() ? exact : served, options.console)));
+    QUERN_TRY(check_same_vocabulary(sessions.front(), sessions.back()));
     models.push_back(sessions.back().model.get());
   }
   const SteadyClock clock;

@@ -125,6 +125,7 @@ Result<Unit> run_eval(const EvalOptions& options) {
   for (const std::string& model : options.models) {
     sessions.push_back(QUERN_TRY(load_session(
         model, *backend, load_options(options, options.run.precision), options.console)));
+    QUERN_TRY(check_same_vocabulary(sessions.front(), sessions.back()));
     models.push_back(sessions.back().model.get());
   }
   const std::vector<int32_t> tokens = QUERN_TRY(evaluation_tokens(options, sessions[0], *backend));
@@ -133,6 +134,7 @@ Result<Unit> run_eval(const EvalOptions& options) {
     baseline =
         QUERN_TRY(load_session(options.baseline, *backend,
                                load_options(options, options.baseline_precision), options.console));
+    QUERN_TRY(check_same_vocabulary(baseline, sessions.front()));
   }
   const SteadyClock clock;
   std::unique_ptr<Progress> bar;

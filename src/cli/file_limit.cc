@@ -1,6 +1,7 @@
 #include "cli/file_limit.h"
 
 #include <algorithm>
+#include <string>
 
 #include <fmt/format.h>
 #include <sys/resource.h>
@@ -21,10 +22,10 @@ int64_t raise_file_limit(int64_t connections) {
 Result<Unit> require_file_limit(int64_t connections, const char* flag) {
   const int64_t most = raise_file_limit(connections);
   if (most >= connections) return Unit{};
+  const std::string instead = most > 0 ? fmt::format(" or give at most {}", most) : "";
   return Error{ErrorCode::kInvalidArgument,
-               fmt::format("{} is {}; this process may open {} files: raise `ulimit -n` or give at "
-                           "most {}",
-                           flag, connections, most + kSpareFiles, std::max<int64_t>(most, 0))};
+               fmt::format("{} is {}; this process may open {} files: raise `ulimit -n`{}", flag,
+                           connections, most + kSpareFiles, instead)};
 }
 
 }  // namespace quern

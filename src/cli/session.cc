@@ -168,6 +168,16 @@ Result<Session> load_session(const std::string& name,
   return session;
 }
 
+Result<Unit> check_same_vocabulary(const Session& a, const Session& b) {
+  const int64_t first = a.model->spec().vocabulary;
+  const int64_t second = b.model->spec().vocabulary;
+  if (first == second) return Unit{};
+  return Error{ErrorCode::kInvalidArgument,
+               fmt::format("{} has a vocabulary of {} tokens and {} one of {}: only models of one "
+                           "vocabulary can be compared",
+                           a.path.string(), first, b.path.string(), second)};
+}
+
 int64_t kv_blocks_for(int64_t sequences, int64_t tokens) {
   return sequences * ((tokens + kKvBlockTokens - 1) / kKvBlockTokens);
 }

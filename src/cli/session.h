@@ -58,6 +58,9 @@ Result<Session> load_session(const std::string& name,
                              const LoadOptions& load,
                              const ConsoleOptions& console);
 
+// Errors: kInvalidArgument, naming both, when their answers cannot be compared token by token.
+Result<Unit> check_same_vocabulary(const Session& a, const Session& b);
+
 // Cache blocks for `sequences` sequences of up to `tokens` tokens each.
 int64_t kv_blocks_for(int64_t sequences, int64_t tokens);
 

@@ -78,7 +78,7 @@ Result<Unit> check_model(const Model& model, const EvaluateOptions& options, int
 Result<Unit> check_vocabulary(const Model& model, const Model& reference) {
   const int64_t wanted = reference.spec().vocabulary;
   if (model.spec().vocabulary == wanted) return Unit{};
-  return wrong("the baseline's vocabulary has " + std::to_string(wanted) + " tokens, the model's " +
+  return wrong("one vocabulary has " + std::to_string(wanted) + " tokens, another " +
                std::to_string(model.spec().vocabulary));
 }
 

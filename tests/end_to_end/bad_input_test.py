@@ -192,6 +192,20 @@ class BadInputTest(unittest.TestCase):
             self.assertIn(done.status, (2, 3, 4), (arguments, done))
             self.assertTrue(done.err.strip(), arguments)
 
+    def test_models_of_two_vocabularies_are_both_named(self):
+        other = tiny_model.make(self.root / "other", vocabulary=272)
+        text = self.command("eval", self.model)[2]
+        sizes = ("--text", text, "--context", 64, "--max-tokens", 128)
+        prices = ("--hardware-usd-per-hour", 1, "--output-usd-per-million", 1, "--batch", 1, "--prefill", 8,
+                  "--decode", 2, "--repeat", 1)
+        for command in (("eval", self.model, other, *sizes), ("eval", other, "--baseline", self.model, *sizes),
+                        ("compare", self.model, other, *sizes, *prices)):
+            done = quern(*command)
+            self.assertEqual(done.status, 2, done)
+            for word in (f"{self.model} has a vocabulary of 260", f"{other} one of 272"):
+                self.assertIn(word, done.err)
+            self.assertEqual(done.out, "")
+
     def test_an_output_that_exists_is_left_alone(self):
         out = self.root / "out"
         out.mkdir()

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import pathlib
+import resource
 import signal
 import socket
 import ssl
@@ -321,6 +322,13 @@ class BadCommandLines(unittest.TestCase):
 
     def test_knows_how_many_files_it_may_open(self):
         self.assertIn("ulimit", self.refuse("--max-connections", "1000000"))
+
+    def test_advises_nothing_impossible_where_hardly_a_file_may_be_opened(self):
+        few = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        done = quern("serve", "/nowhere", preexec=few)
+        self.assertEqual(done.status, 2, done)
+        self.assertIn("raise `ulimit -n`", done.err)
+        self.assertNotIn("give at most", done.err)
 
 
 if __name__ == "__main__":

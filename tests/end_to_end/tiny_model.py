@@ -57,8 +57,8 @@ def config(**changes):
         **changes}
 
 
-def shapes():
-    yield "model.embed_tokens.weight", (260, HIDDEN)
+def shapes(vocabulary=260):
+    yield "model.embed_tokens.weight", (vocabulary, HIDDEN)
     for layer in range(LAYERS):
         at = f"model.layers.{layer}."
         yield at + "input_layernorm.weight", (HIDDEN,)
@@ -71,12 +71,12 @@ def shapes():
         yield at + "mlp.up_proj.weight", (MLP, HIDDEN)
         yield at + "mlp.down_proj.weight", (HIDDEN, MLP)
     yield "model.norm.weight", (HIDDEN,)
-    yield "lm_head.weight", (260, HIDDEN)
+    yield "lm_head.weight", (vocabulary, HIDDEN)
 
 
-def tensors(seed=1):
+def tensors(seed=1, vocabulary=260):
     generator = random.Random(seed)
-    for name, shape in shapes():
+    for name, shape in shapes(vocabulary):
         count = 1
         for n in shape:
             count *= n
@@ -99,13 +99,13 @@ def safetensors(entries):
     return struct.pack("<Q", len(text)) + text + data
 
 
-def make(directory, seed=1, **changes):
+def make(directory, seed=1, vocabulary=260, **changes):
     """Writes the model into `directory` and returns its path."""
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "config.json").write_text(json.dumps(config(**changes)))
+    (directory / "config.json").write_text(json.dumps(config(**{"vocab_size": vocabulary, **changes})))
     (directory / "tokenizer.json").write_text(json.dumps(tokenizer()))
     (directory / "tokenizer_config.json").write_text(json.dumps(
         {"chat_template": CHAT_TEMPLATE, "eos_token": "<|im_end|>"}))
-    (directory / "model.safetensors").write_bytes(safetensors(tensors(seed)))
+    (directory / "model.safetensors").write_bytes(safetensors(tensors(seed, vocabulary)))
     return directory
