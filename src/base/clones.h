@@ -1,4 +1,6 @@
-// A function compiled for several instruction sets at once, chosen when the program is loaded.
+// A function compiled for several instruction sets at once, chosen when the program is loaded. Only
+// for functions that no header declares: Clang 14 compiles a function that was declared without the
+// attribute for the first instruction set alone, whatever the machine has.
 #pragma once
 
 // Sanitizers cannot run before the resolvers that such functions need, and other machines and

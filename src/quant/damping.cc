@@ -10,7 +10,7 @@ namespace quern {
 namespace {
 
 constexpr int64_t kSampledRows = 256;  // of each matrix
-constexpr int kSteps = 4;
+constexpr int kSteps = 6;
 constexpr float kStep = 4.0f;
 
 // What the tokens pull some rows of a matrix to.

@@ -36,7 +36,7 @@ float chosen(int64_t tokens, float noise) {
 }
 
 TEST(ChooseDamping, DoesNotTrustFewNoisyTokens) {
-  EXPECT_EQ(chosen(60, 1.0f), 0.02f * 64);  // nothing to correct: all that is learnt is noise
+  EXPECT_EQ(chosen(60, 1.0f), 0.02f * 1024);  // nothing to correct: all that is learnt is noise
 }
 
 TEST(ChooseDamping, IsTheLeastWhereTheCorrectionIsReal) {

@@ -1,15 +1,16 @@
 #include "quant/lanes.h"
 
 namespace quern {
+namespace {
 
 QUERN_CLONES
-void add_scaled(float* y, float a, const float* x, int64_t count) {
+void add_scaled_lanes(float* y, float a, const float* x, int64_t count) {
   for (int64_t i = 0; i < count; ++i) y[i] += a * x[i];
 }
 
 // Four rows at a time, so that y is read and written once for four.
 QUERN_CLONES
-void add_scaled_rows(
+void add_scaled_row_lanes(
     float* y, const float* a, const float* const* x, int64_t rows, ColumnRange range) {
   int64_t row = 0;
   for (; row + 4 <= rows; row += 4) {
@@ -28,7 +29,7 @@ void add_scaled_rows(
 }
 
 QUERN_CLONES
-float dot(const float* x, const float* y, int64_t count) {
+float dot_lanes(const float* x, const float* y, int64_t count) {
   constexpr int64_t kLanes = 16;
   float sums[kLanes] = {};
   int64_t i = 0;
@@ -40,5 +41,18 @@ float dot(const float* x, const float* y, int64_t count) {
   for (const float lane : sums) sum += lane;
   return sum;
 }
+
+}  // namespace
+
+void add_scaled(float* y, float a, const float* x, int64_t count) {
+  add_scaled_lanes(y, a, x, count);
+}
+
+void add_scaled_rows(
+    float* y, const float* a, const float* const* x, int64_t rows, ColumnRange range) {
+  add_scaled_row_lanes(y, a, x, rows, range);
+}
+
+float dot(const float* x, const float* y, int64_t count) { return dot_lanes(x, y, count); }
 
 }  // namespace quern
