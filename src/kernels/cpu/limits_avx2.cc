@@ -30,9 +30,8 @@ inline int64_t v_sum(V a) {
          _mm256_extract_epi64(a, 3);
 }
 
-inline V v_product(V sum, V a, V b) {
-  return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1)));
-}
+// Sums of 16 bits, as products of nibbles have them for 32 columns: nothing is faster.
+inline V v_product(V sum, V a, V b) { return _mm256_add_epi16(sum, _mm256_maddubs_epi16(a, b)); }
 
 inline F f_set(float x) { return _mm256_set1_ps(x); }
 

@@ -37,6 +37,8 @@ inline I short_end(I sum, Short s) {
   return _mm512_add_epi32(sum, _mm512_madd_epi16(s, _mm512_set1_epi16(1)));
 }
 
+constexpr int kByteBase = 0;
+
 // Codes up to 255 would overflow int16 in one product: the nibbles go apart.
 inline I i_dot_bytes(I sum, B codes, int32_t x) {
   const I broadcast = _mm512_set1_epi32(x);
@@ -46,10 +48,11 @@ inline I i_dot_bytes(I sum, B codes, int32_t x) {
   return _mm512_add_epi32(sum, _mm512_madd_epi16(high, _mm512_set1_epi16(16)));
 }
 
-// Codes below 64: a pair of products is at most 2 * 63 * 127 < 2^15.
-inline I i_dot_six_bits(I sum, B codes, int32_t x) {
-  const I pairs = _mm512_maddubs_epi16(codes, _mm512_set1_epi32(x));
-  return _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+// Codes below 64: two pairs of products are at most 4 * 63 * 127 < 2^15.
+inline void dot_six_bits(I& sum, I&, B first, int32_t x_first, B second, int32_t x_second) {
+  const Short pairs = _mm512_add_epi16(_mm512_maddubs_epi16(first, _mm512_set1_epi32(x_first)),
+                                       _mm512_maddubs_epi16(second, _mm512_set1_epi32(x_second)));
+  sum = _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
 }
 
 inline I i_dot_halves(I sum, I pairs, int32_t x) {

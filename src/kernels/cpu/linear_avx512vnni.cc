@@ -26,6 +26,8 @@ using Short = I;
 constexpr int kChains = 4;
 constexpr int kGroupedColumns = 7;  // eight rows need more pointers than there are registers
 
+constexpr int kByteBase = 0;
+
 // GCC 12 spills the sums of this instruction when it is written as an intrinsic.
 inline I i_dot_bytes(I sum, B codes, int32_t x) {
 #ifdef __clang__
@@ -36,7 +38,10 @@ inline I i_dot_bytes(I sum, B codes, int32_t x) {
 #endif
 }
 
-inline I i_dot_six_bits(I sum, B codes, int32_t x) { return i_dot_bytes(sum, codes, x); }
+inline void dot_six_bits(I& a, I& b, B first, int32_t x_first, B second, int32_t x_second) {
+  a = i_dot_bytes(a, first, x_first);
+  b = i_dot_bytes(b, second, x_second);
+}
 
 inline I i_dot_halves(I sum, I pairs, int32_t x) {
   return _mm512_dpwssd_epi32(sum, pairs, _mm512_set1_epi32(x));

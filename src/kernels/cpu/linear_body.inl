@@ -3,6 +3,8 @@
 //   F, I, B         16 floats, 16 int32, 64 bytes
 //   Short           what nibble products are summed in before they are widened
 //   f_*, i_*, b_*   operations on them, as named
+//   dot_six_bits    adds the products of two vectors of codes to two sums, or both to the first
+//   kByteBase       what i_dot_bytes() takes off every code before it multiplies
 //   kChains         independent sums for a single row, to hide the latency of a product; above 2,
 //                   two to six rows have two each
 //   kDenseTiles     registers of sums of a dense kernel; kGroupedColumns: rows of a grouped one
@@ -24,8 +26,9 @@ inline void multiply_unit(I (&c)[M][kSums], const uint8_t* codes, const int8_t* 
       const SixBits six = load_six_bits(codes + 192 * b);
       QUERN_UNROLL for (int m = 0; m < M; ++m) {
         const int8_t* at = x + m * stride + 16 * b;
-        QUERN_UNROLL for (int i = 0; i < 4; ++i) {
-          c[m][i % kSums] = i_dot_six_bits(c[m][i % kSums], six.columns[i], load_i32(at + 4 * i));
+        QUERN_UNROLL for (int i = 0; i < 4; i += 2) {
+          dot_six_bits(c[m][i % kSums], c[m][(i + 1) % kSums], six.columns[i], load_i32(at + 4 * i),
+                       six.columns[i + 1], load_i32(at + 4 * i + 4));
         }
       }
     }
@@ -113,6 +116,8 @@ void grouped_tile(const GroupedTile& t) {
     I c[M][kSums];
     QUERN_UNROLL for (int m = 0; m < M; ++m) {
       QUERN_UNROLL for (int i = 0; i < kSums; ++i) c[m][i] = i_zero();
+      if constexpr (kFormat == WeightFormat::kInt8 && kByteBase != 0)
+        c[m][0] = i_set(kByteBase * t.x_groups[m * t.group_stride + g].sum);
     }
     const int8_t* x = t.x + g * t.group_size;
     for (int u = 0; u < t.group_size; u += kUnit, codes += kUnitBytes) {

@@ -195,6 +195,8 @@ inline B b_six_bits(const B& nibbles, const B& pairs) {
   return out;
 }
 
+constexpr int kByteBase = 0;
+
 inline I i_dot_bytes(const I& sum, const B& codes, int32_t x) {
   const auto bytes = std::bit_cast<std::array<int8_t, 4>>(x);
   return lanes<I>([&](int r) {
@@ -203,8 +205,10 @@ inline I i_dot_bytes(const I& sum, const B& codes, int32_t x) {
   });
 }
 
-inline I i_dot_six_bits(const I& sum, const B& codes, int32_t x) {
-  return i_dot_bytes(sum, codes, x);
+inline void dot_six_bits(
+    I& a, I& b, const B& first, int32_t x_first, const B& second, int32_t x_second) {
+  a = i_dot_bytes(a, first, x_first);
+  b = i_dot_bytes(b, second, x_second);
 }
 
 inline I i_dot_halves(const I& sum, const I& pairs, int32_t x) {
