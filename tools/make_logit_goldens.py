@@ -230,6 +230,62 @@ COMPRESSED_CONFIG = {
     }}
 
 
+def round_fp8(weight, block, scale_dtype):
+    """F8_E4M3 [N, K] and the scales of blocks [rows, columns], the last ones cut off; widened."""
+    n, k = weight.shape
+    rows, columns = block[0] or n, block[1] or k
+    scales = torch.zeros(-(-n // rows), -(-k // columns))
+    codes, wide = torch.zeros(n, k, dtype=torch.float8_e4m3fn), torch.zeros(n, k)
+    for i in range(scales.shape[0]):
+        for j in range(scales.shape[1]):
+            at = np.s_[i * rows:(i + 1) * rows, j * columns:(j + 1) * columns]
+            scales[i, j] = (weight[at].float().abs().max() / 448).to(scale_dtype).float()
+            codes[at] = (weight[at].float() / scales[i, j]).clamp(-448, 448).to(codes.dtype)
+            wide[at] = codes[at].float() * scales[i, j]
+    return codes, scales.to(scale_dtype), wide
+
+
+def pack_fp8(module, weight, out):
+    out[module + ".weight"], out[module + ".weight_scale_inv"], wide = round_fp8(
+        weight, (48, 64), torch.float32)
+    return wide
+
+
+def pack_fp8_compressed(module, weight, out):
+    """o_proj one scale, down_proj one for a block of 32 x 32, the others one a row."""
+    if "o_proj" in module:
+        codes, scale, wide = round_fp8(weight, (0, 0), torch.float32)
+        scale = scale.reshape(1)
+    elif "down_proj" in module:
+        codes, scale, wide = round_fp8(weight, (32, 32), torch.bfloat16)
+    else:
+        codes, scale, wide = round_fp8(weight, (1, 0), torch.bfloat16)
+    out[module + ".weight"], out[module + ".weight_scale"] = codes, scale
+    return wide
+
+
+FP8_CONFIG = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic",
+              "weight_block_size": [48, 64], "modules_to_not_convert": ["lm_head"]}
+
+
+def fp8_group(targets, strategy, **more):
+    return {"targets": targets, "output_activations": None,
+            "input_activations": {"num_bits": 8, "type": "float", "strategy": "token",
+                                  "dynamic": True, "symmetric": True},
+            "weights": {"num_bits": 8, "type": "float", "symmetric": True, "dynamic": False,
+                        "strategy": strategy, **more}}
+
+
+FP8_COMPRESSED_CONFIG = {
+    "quant_method": "compressed-tensors", "format": "float-quantized",
+    "quantization_status": "compressed", "ignore": ["lm_head"], "kv_cache_scheme": None,
+    "config_groups": {
+        "group_0": fp8_group(["re:.*self_attn\\.o_proj$"], "tensor"),
+        "group_1": fp8_group(["re:.*down_proj$"], "block", block_structure=[32, 32]),
+        "group_2": fp8_group(["Linear"], "channel"),
+    }}
+
+
 def make_quantised(root, tokens, name, pack, quantization):
     source, folder = root / "llama31", root / name
     folder.mkdir()
@@ -410,6 +466,8 @@ def main():
     make_sharded(root)
     make_quantised(root, tokens, "awq", pack_awq, AWQ_CONFIG)
     make_quantised(root, tokens, "compressed_tensors", pack_compressed, COMPRESSED_CONFIG)
+    make_quantised(root, tokens, "fp8", pack_fp8, FP8_CONFIG)
+    make_quantised(root, tokens, "fp8_compressed", pack_fp8_compressed, FP8_COMPRESSED_CONFIG)
     make_gguf(root)
     make_gguf_qwen2(root, tokens)
     make_gguf_quantised(root / "llama31", root / "gguf_llama", "llama", tokens)

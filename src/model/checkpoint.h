@@ -25,11 +25,12 @@ struct StoredTensor {
 
 // How the matrix of one linear layer or embedding is stored, told without decoding it.
 struct WeightInfo {
-  int64_t rows = 0;     // output channels
-  int64_t columns = 0;  // input channels
-  std::string format;   // "BF16", "Q4_K", "awq int4 g128", "pack-quantized int4 g32"
-  int bits = 0;         // of one stored number: 32, 16, 8, 6, 5 or 4
-  int group_size = 0;   // columns that share a scale; 0: dense numbers
+  int64_t rows = 0;          // output channels
+  int64_t columns = 0;       // input channels
+  std::string format;        // "BF16", "Q4_K", "awq int4 g128", "pack-quantized int4 g32"
+  int bits = 0;              // of one stored number: 32, 16, 8, 6, 5 or 4
+  int group_size = 0;        // columns that share a scale; 0: dense numbers, FP8 among them
+  int64_t float8_block = 0;  // columns of an FP8 matrix that share a scale; 0: not FP8
   GroupOffset offset = GroupOffset::kZeroPoint;
   uint64_t bytes = 0;  // in the file, scales included
 };
@@ -57,7 +58,7 @@ class Checkpoint {
   // generation_config.json's object, or an empty one.
   virtual const Json& generation_config() const = 0;
 
-  // "gguf", "safetensors", "awq", "compressed-tensors".
+  // "gguf", "safetensors", "awq", "compressed-tensors", "fp8" (whoever wrote it).
   virtual std::string_view format() const = 0;
 
   virtual std::vector<StoredTensor> tensors() const = 0;

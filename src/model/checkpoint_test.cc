@@ -103,7 +103,7 @@ std::vector<Broken> broken_awq() {
        "quantization_config is not an object"},
       broken_config("UnknownMethod", "awq", R"({"quant_method": "gptq"})",
                     "the quantisation method \"gptq\" is not supported; known are awq, "
-                    "compressed-tensors"),
+                    "compressed-tensors, fp8"),
       broken_config("NoMethod", "awq", R"({"quant_method": null})", "\"quant_method\" is missing"),
       broken_config("Gemv", "awq", R"({"version": "gemv"})",
                     "\"version\" is gemv; supported is gemm"),
@@ -151,7 +151,7 @@ std::vector<Broken> broken_compressed_configs() {
                     "\"re:(\" is no valid regular expression"),
       broken_group("UnknownFormat", R"({"format": "marlin-24"})",
                    "\"format\" is \"marlin-24\"; supported is pack-quantized, int-quantized, "
-                   "naive-quantized"),
+                   "naive-quantized, float-quantized"),
       broken_group("NoTarget", R"({"targets": ["Conv2d"]})",
                    kQ + ": stored quantised although no group of \"config_groups\" targets it"),
       broken_group("TargetsAreNoList", R"({"targets": 1})", "\"targets\" is not an array"),
@@ -234,6 +234,56 @@ std::vector<Broken> broken_compressed_tensors() {
   };
 }
 
+std::vector<Broken> broken_fp8() {
+  const std::string own = "fp8";
+  const std::string compressed = "fp8_compressed";
+  const auto group = [&](std::string name, const char* patch, std::string message) {
+    return Broken{std::move(name), compressed,
+                  [patch](EditedCheckpoint& c) {
+                    Json& groups = c.config["quantization_config"]["config_groups"];
+                    groups["group_2"].merge_patch(Json::parse(patch));
+                  },
+                  std::move(message)};
+  };
+  return {
+      broken_config("AnotherKindOfFloat", own, R"({"fmt": "e5m2"})",
+                    "\"fmt\" is \"e5m2\"; supported is e4m3"),
+      broken_config("BlockOfOneSide", own, R"({"weight_block_size": [128]})",
+                    "\"weight_block_size\" is [128]; expected two numbers from 1 to"),
+      broken_config("BlockOfNothing", own, R"({"weight_block_size": [0, 128]})",
+                    "\"weight_block_size\" is [0,128]; expected two numbers"),
+      broken_config("BlockOfWords", own, R"({"weight_block_size": "128"})",
+                    "\"weight_block_size\" is \"128\"; expected two numbers"),
+      broken_config("BlocksOfAnotherSize", own, R"({"weight_block_size": [16, 16]})",
+                    kQ + ": 2 scales; expected 16 for blocks of 16 x 16"),
+      {"NanInNumbers", own,
+       [](auto& c) { c.tensors[kQ + ".weight"].bytes[64 * 3 + 9] = std::byte{0xff}; },
+       kQ + ": row 3, column 9 is NaN"},
+      {"InfiniteScale", own,
+       [](auto& c) { put_f32(c.tensors[kQ + ".weight_scale_inv"], 1, HUGE_VALF); },
+       kQ + ": scale 1 is inf"},
+      {"ScalesOfIntegers", own,
+       [](auto& c) { c.tensors[kQ + ".weight_scale_inv"].dtype = DType::kI32; },
+       kQ + ".weight_scale_inv\" is I32; expected F32, F16 or BF16"},
+      {"NumbersOfAnotherType", own,
+       [](auto& c) {
+         c.tensors[kQ + ".weight"] = EditTensor::zeros(DType::kI8, {64, 64});
+       },
+       kQ + ".weight is I8 with 4096 numbers beside scales; expected F8_E4M3"},
+      {"NumbersOfOneDimension", own, [](auto& c) { c.tensors[kQ + ".weight"].shape = {4096}; },
+       kQ + ".weight has 1 dimensions; expected 2"},
+      {"NumbersWithoutScales", own, [](auto& c) { c.tensors.erase(kQ + ".weight_scale_inv"); },
+       kQ + ".weight is of type F8_E4M3; supported are F32, F16, BF16"},
+      group("IntegersInAFloatFormat", R"({"weights": {"type": "int"}})",
+            "\"type\" is \"int\"; supported is float for this format"),
+      group("FourBitFloats", R"({"weights": {"num_bits": 4}})",
+            "\"num_bits\" is \"4\"; supported is 8"),
+      group("ShiftedFloats", R"({"weights": {"symmetric": false}})", "\"symmetric\" is \"false\""),
+      group("FloatsInGroups", R"({"weights": {"strategy": "group"}})",
+            "\"strategy\" is \"group\"; supported is tensor, channel, block"),
+  };
+}
+
 class BrokenCheckpoint : public testing::TestWithParam<Broken> {};
 
 TEST_P(BrokenCheckpoint, NamesWhatIsWrong) {
@@ -258,6 +308,8 @@ INSTANTIATE_TEST_SUITE_P(CompressedTensors,
                          BrokenCheckpoint,
                          testing::ValuesIn(broken_compressed_tensors()),
                          broken_name);
+
+INSTANTIATE_TEST_SUITE_P(Fp8, BrokenCheckpoint, testing::ValuesIn(broken_fp8()), broken_name);
 
 TEST(Checkpoint, NamesThePathWhereNothingIs) {
   const auto checkpoint = Checkpoint::open("/nowhere/at/all");
@@ -298,6 +350,8 @@ TEST(Checkpoint, NamesItsFormat) {
   EXPECT_EQ(format("llama"), "safetensors");
   EXPECT_EQ(format("awq"), "awq");
   EXPECT_EQ(format("compressed_tensors"), "compressed-tensors");
+  EXPECT_EQ(format("fp8"), "fp8");
+  EXPECT_EQ(format("fp8_compressed"), "fp8");
   EXPECT_EQ(format("llama31/model.gguf"), "gguf");
 }
 
@@ -316,6 +370,13 @@ TEST(Checkpoint, TellsFormsWithoutDecoding) {
   EXPECT_FALSE(awq->has_weight("no.such.module"));
   EXPECT_EQ(awq->weight("no.such.module").error().code, ErrorCode::kNotFound);
   EXPECT_EQ(awq->vector("no.such.vector").error().code, ErrorCode::kNotFound);
+
+  const WeightInfo fp8 = Checkpoint::open(test::golden("fp8")).value()->weight_info(kDown).value();
+  EXPECT_EQ(fp8.rows, 64);
+  EXPECT_EQ(fp8.columns, 96);
+  EXPECT_EQ(fp8.format, "F8_E4M3");
+  EXPECT_EQ(fp8.float8_block, 64);
+  EXPECT_EQ(fp8.bytes, 64u * 96 + 2u * 2 * 4);
 
   const auto compressed = Checkpoint::open(test::golden("compressed_tensors")).value();
   EXPECT_EQ(compressed->weight_info(kQ).value().format, "pack-quantized int4 g32");

@@ -9,6 +9,7 @@
 #include "kernels/kv_format.h"
 #include "model/block.h"
 #include "model/head.h"
+#include "tensor/formats/float8.h"
 
 namespace quern {
 namespace {
@@ -80,6 +81,10 @@ uint64_t packed_weight_bytes(const WeightInfo& info, Precision precision) {
   const uint64_t count = static_cast<uint64_t>(info.rows) * static_cast<uint64_t>(info.columns);
   if (precision == Precision::kFloat32) return 4 * count;
   if (precision == Precision::kBF16) return 2 * count;
+  if (info.float8_block != 0) {
+    const std::optional<int> group = float8_group_size(info.columns, info.float8_block);
+    return group ? count + count / static_cast<uint64_t>(*group) * kF16Bytes : 4 * count;
+  }
   if (info.group_size == 0) return count * static_cast<uint64_t>(info.bits) / 8;
   const uint64_t codes = info.bits == 4 ? (count + 1) / 2 : info.bits <= 6 ? count * 3 / 4 : count;
   // A scale and a zero point of one byte, or a scale and a minimum.

@@ -13,10 +13,7 @@ constexpr int kHeadGroups[] = {128, 64, 32};
 constexpr float kLargestCode = 127;
 constexpr int kZero = 128;
 
-bool any_grouped(const std::vector<WeightInfo>& matrices) {
-  return std::any_of(matrices.begin(), matrices.end(),
-                     [](const WeightInfo& info) { return info.group_size != 0; });
-}
+bool is_quantised(const WeightInfo& info) { return info.group_size != 0 || info.float8_block != 0; }
 
 Result<bool> quantised_blocks(const ModelSpec& spec, const Checkpoint& checkpoint) {
   std::vector<WeightInfo> matrices;
@@ -25,7 +22,7 @@ Result<bool> quantised_blocks(const ModelSpec& spec, const Checkpoint& checkpoin
       matrices.push_back(QUERN_TRY(checkpoint.weight_info(linear->name)));
     }
   }
-  return any_grouped(matrices);
+  return std::any_of(matrices.begin(), matrices.end(), is_quantised);
 }
 
 void round_group(const float* from, int group_size, uint8_t* codes, float& scale) {
@@ -52,7 +49,7 @@ Result<std::optional<int>> head_group_size(const ModelSpec& spec,
   std::optional<int> none;
   if (precision != Precision::kFast || format == HeadFormat::kStored) return none;
   const WeightInfo info = QUERN_TRY(checkpoint.weight_info(head_name(spec)));
-  if (info.group_size != 0) return none;
+  if (is_quantised(info)) return none;
   if (format == HeadFormat::kAuto && !QUERN_TRY(quantised_blocks(spec, checkpoint))) return none;
   for (const int size : kHeadGroups) {
     if (info.columns % size == 0) return std::optional<int>(size);

@@ -23,7 +23,7 @@ enum class HeadFormat : uint8_t {
 // The matrix that gives the logits; the embedding table when tied.
 const std::string& head_name(const ModelSpec& spec);
 
-// The group size of the head at load, nullopt when it stays as it is: because it is grouped
+// The group size of the head at load, nullopt when it stays as it is: because it is quantised
 // already, no group size divides its columns, or `format` says so. Errors: those of
 // Checkpoint::weight_info().
 Result<std::optional<int>> head_group_size(const ModelSpec& spec,

@@ -61,6 +61,7 @@ TEST(HeadGroupSize, FollowsTheBlocksUnlessToldOtherwise) {
   EXPECT_EQ(group_of("awq", Precision::kFast, HeadFormat::kAuto), 64);
   EXPECT_EQ(group_of("awq", Precision::kFast, HeadFormat::kStored), std::nullopt);
   EXPECT_EQ(group_of("awq", Precision::kFloat32, HeadFormat::kInt8), std::nullopt);
+  EXPECT_EQ(group_of("fp8", Precision::kFast, HeadFormat::kAuto), 64);
   EXPECT_EQ(group_of("llama", Precision::kFast, HeadFormat::kAuto), std::nullopt);
   EXPECT_EQ(group_of("llama", Precision::kFast, HeadFormat::kInt8), 64);
 }
@@ -82,6 +83,44 @@ TEST(LoadModel, HoldsADenseHeadInEightBitsAndSaysSo) {
                                             test::run_in_chunks(*exact, expected.tokens, 16));
   EXPECT_GT(error, 0);
   EXPECT_LT(error, 0.02);
+}
+
+TEST(LoadModel, HoldsFp8AsIntegersWhenRunFast) {
+  const auto backend = test::backend("cpu");
+  for (const char* golden : {"fp8", "fp8_compressed"}) {
+    const auto checkpoint = Checkpoint::open(test::golden(golden)).value();
+    const auto expected = test::read_expected(test::golden(golden) / "expected.safetensors");
+    LoadOptions options;
+    options.limits = {.max_batch_tokens = 64, .max_logit_rows = 64, .kv_blocks = 8};
+    options.limits.kv_dtype = KvDType::kF32;
+    LoadReport widened, fast;
+    options.precision = Precision::kBF16;
+    ASSERT_TRUE(load_model(*checkpoint, *backend, options, &widened));
+    options.precision = Precision::kFast;
+    options.head = HeadFormat::kStored;
+    const auto held = load_model(*checkpoint, *backend, options, &fast).value();
+    EXPECT_LT(fast.weight_bytes, widened.weight_bytes);
+    EXPECT_THAT(fast.notes, Contains(HasSubstr("held as 8-bit integers, groups of 64")));
+    EXPECT_THAT(fast.notes, Contains(HasSubstr("held as 8-bit integers, groups of 32")));
+    const FloatMatrix logits = test::run_in_chunks(*held, expected.tokens, 16);
+    EXPECT_LT(test::relative_error(logits, expected.logits), 0.05);  // activations are int8, too
+  }
+}
+
+TEST(WeightFootprint, CountsFp8AsItIsHeld) {
+  const auto backend = test::backend("cpu");
+  const auto checkpoint = Checkpoint::open(test::golden("fp8")).value();
+  for (const Precision precision : {Precision::kFast, Precision::kBF16}) {
+    LoadOptions options;
+    options.precision = precision;
+    options.limits.kv_blocks = 1;
+    LoadReport report;
+    ASSERT_TRUE(load_model(*checkpoint, *backend, options, &report));
+    const WeightFootprint planned =
+        weight_footprint(read_spec(*checkpoint).value(), *checkpoint, precision).value();
+    EXPECT_GE(report.weight_bytes, planned.packed_bytes);
+    EXPECT_LE(report.weight_bytes, planned.packed_bytes * 11 / 10);
+  }
 }
 
 TEST(WeightFootprint, CountsTheHeadAsItIsHeld) {

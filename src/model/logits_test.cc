@@ -29,6 +29,8 @@ constexpr Golden kGoldens[] = {
     {"qwen3_sharded", ""},
     {"awq", ""},
     {"compressed_tensors", ""},
+    {"fp8", ""},
+    {"fp8_compressed", ""},
     {"llama31", "model.gguf"},
     {"llama_bias", "model.gguf"},
     {"qwen3", "model.gguf"},

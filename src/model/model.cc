@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "model/block.h"
+#include "tensor/formats/float8.h"
 
 namespace quern {
 namespace {
@@ -255,11 +256,21 @@ class Loader {
  private:
   Result<Weight> read(const LinearSpec& linear) {
     Weight weight = QUERN_TRY(checkpoint_.weight(linear.name, &backend_.pool()));
+    if (std::holds_alternative<Float8Weight>(weight)) return hold_float8(std::move(weight));
     if (!head_group_ || linear.name != head_name(spec_)) return weight;
     const WeightInfo info = QUERN_TRY(checkpoint_.weight_info(linear.name));
     notes_.add(fmt::format("{} head", info.format),
                fmt::format("held in 8 bits, groups of {}", *head_group_), 1);
     return Weight(round_to_int8(weight, *head_group_, backend_.pool()));
+  }
+
+  // Run fast, FP8 becomes 8-bit integers.
+  Weight hold_float8(Weight weight) {
+    const auto& float8 = std::get<Float8Weight>(weight);
+    const std::optional<int> group = float8_group_size(float8.columns, float8.block_columns);
+    if (options_.precision != Precision::kFast || !group) return weight;
+    notes_.add("F8_E4M3", fmt::format("held as 8-bit integers, groups of {}", *group), 1);
+    return Weight(integers_of(float8, *group, backend_.pool()));
   }
 
   Result<std::unique_ptr<PackedWeight>> load_single(const LinearSpec& linear) {

@@ -16,6 +16,7 @@ struct Method {
 constexpr Method kMethods[] = {
     {"awq", make_awq_scheme},
     {"compressed-tensors", make_compressed_tensors_scheme},
+    {"fp8", make_fp8_scheme},
 };
 
 constexpr int kSplitGroups[] = {128, 64, 32};

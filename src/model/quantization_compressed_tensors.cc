@@ -16,8 +16,8 @@ constexpr size_t kMaxGroups = 4096;
 constexpr size_t kMaxTargets = 65536;
 constexpr int64_t kMaxGroupSize = int64_t{1} << 20;
 
-// How codes lie: packed into words, or one to a byte.
-enum class Layout : uint8_t { kPacked, kBytes };
+// How codes lie: packed into words, one to a byte, or as FP8.
+enum class Layout : uint8_t { kPacked, kBytes, kFloat8 };
 
 struct LayoutName {
   std::string_view name;
@@ -28,6 +28,7 @@ constexpr LayoutName kLayouts[] = {
     {"pack-quantized", Layout::kPacked},
     {"int-quantized", Layout::kBytes},
     {"naive-quantized", Layout::kBytes},
+    {"float-quantized", Layout::kFloat8},
 };
 
 // One entry of "config_groups".
@@ -38,6 +39,7 @@ struct Group {
   int bits = 4;
   int64_t group_size = -1;  // -1: one scale a row (or for the whole matrix)
   bool symmetric = true;
+  Float8Blocks float8_blocks{};
   std::vector<TargetPattern> targets;
 };
 
@@ -138,7 +140,12 @@ class CompressedTensorsScheme final : public QuantizationScheme {
                           std::vector<TargetPattern> ignored)
       : tensors_(tensors), groups_(std::move(groups)), ignored_(std::move(ignored)) {}
 
-  std::string_view format() const override { return "compressed-tensors"; }
+  std::string_view format() const override {
+    const bool float8 = std::all_of(groups_.begin(), groups_.end(), [](const Group& group) {
+      return group.layout == Layout::kFloat8;
+    });
+    return float8 && !groups_.empty() ? "fp8" : "compressed-tensors";
+  }
 
   bool holds(const std::string& module) const override {
     return tensors_.find(module + ".weight_packed") != nullptr ||
@@ -146,6 +153,11 @@ class CompressedTensorsScheme final : public QuantizationScheme {
   }
 
   Result<WeightInfo> info(const std::string& module) const override {
+    const Group* group = QUERN_TRY(group_of(module));
+    if (group->layout == Layout::kFloat8) {
+      const SafetensorsEntry* scales = QUERN_TRY(tensors_.get(module + ".weight_scale"));
+      return float8_info(tensors_, module, *scales, group->float8_blocks);
+    }
     const Parts parts = QUERN_TRY(find(module));
     WeightInfo info;
     info.rows = parts.outputs;
@@ -159,6 +171,11 @@ class CompressedTensorsScheme final : public QuantizationScheme {
   }
 
   Result<Weight> read(const std::string& module) const override {
+    const Group* group = QUERN_TRY(group_of(module));
+    if (group->layout == Layout::kFloat8) {
+      const SafetensorsEntry* scales = QUERN_TRY(tensors_.get(module + ".weight_scale"));
+      return read_float8(tensors_, module, *scales, group->float8_blocks);
+    }
     const Parts parts = QUERN_TRY(find(module));
     GroupedWeight weight =
         QUERN_TRY(parts.group->layout == Layout::kPacked ? read_packed(parts, module)
@@ -295,7 +312,28 @@ Result<int64_t> read_group_size(const JsonObject& weights) {
   return weights.integer("group_size", std::nullopt, 1, kMaxGroupSize);
 }
 
+// The blocks that share a scale, by the strategies of FP8.
+Result<Float8Blocks> read_float8_strategy(const JsonObject& weights) {
+  const std::string strategy = QUERN_TRY(weights.string("strategy", "tensor"));
+  if (strategy == "tensor") return Float8Blocks{};
+  if (strategy == "channel") return Float8Blocks{.rows = 1};
+  if (strategy == "block") return read_float8_blocks(weights, "block_structure");
+  return unsupported(weights, "strategy", strategy, "tensor, channel, block");
+}
+
+Result<Unit> read_float8_weights(const JsonObject& weights, Group& group) {
+  const std::string type = QUERN_TRY(weights.string("type", "int"));
+  if (type != "float") return unsupported(weights, "type", type, "float for this format");
+  const int64_t bits = QUERN_TRY(weights.integer("num_bits", 8, 1, 32));
+  if (bits != 8) return unsupported(weights, "num_bits", std::to_string(bits), "8");
+  if (!QUERN_TRY(weights.boolean("symmetric", true)))
+    return unsupported(weights, "symmetric", "false", "true for FP8");
+  group.float8_blocks = QUERN_TRY(read_float8_strategy(weights));
+  return Unit{};
+}
+
 Result<Unit> read_weights(const JsonObject& weights, Group& group) {
+  if (group.layout == Layout::kFloat8) return read_float8_weights(weights, group);
   const std::string type = QUERN_TRY(weights.string("type", "int"));
   if (type != "int") return unsupported(weights, "type", type, "int");
   const int64_t bits = QUERN_TRY(weights.integer("num_bits", 8, 1, 32));

@@ -206,10 +206,10 @@ Json config_of(const ExportJob& job) {
   return config;
 }
 
-// The source opened as safetensors, when it is that.
+// The source opened as safetensors, when its tensors may be passed on as they are.
 Result<std::optional<SafetensorsSet>> open_source(const Checkpoint& checkpoint) {
   std::optional<SafetensorsSet> set;
-  if (checkpoint.format() == "gguf") return set;
+  if (checkpoint.format() != "safetensors") return set;
   set = QUERN_TRY(SafetensorsSet::open(checkpoint.path()));
   return set;
 }

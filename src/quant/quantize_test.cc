@@ -445,6 +445,20 @@ TEST(Quantize, ReadsGguf) {
   EXPECT_NE(report->notes[0].find("rounded to F16"), std::string::npos);
 }
 
+TEST(Quantize, ReadsFp8) {
+  for (const char* name : {"fp8", "fp8_compressed"}) {
+    const Scratch scratch;
+    const auto report = run(golden(name), options_for("best", scratch / "out"));
+    ASSERT_TRUE(report.has_value()) << report.error().message;
+    EXPECT_LT(divergence_from(golden(name), scratch / "out"), 0.5);
+    const auto written = open(scratch / "out");
+    for (const StoredTensor& tensor : written->tensors()) {
+      EXPECT_EQ(tensor.format.find("F8"), std::string::npos) << tensor.name;
+      EXPECT_EQ(tensor.name.find("weight_scale"), std::string::npos) << tensor.name;
+    }
+  }
+}
+
 TEST(Quantize, HeadAndEmbeddingOnRequest) {
   const Scratch scratch;
   // qwen3 ties its head, llama does not.

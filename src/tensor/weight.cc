@@ -1,8 +1,10 @@
 #include "tensor/weight.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/float16.h"
+#include "tensor/formats/float8.h"
 
 namespace quern {
 namespace {
@@ -37,21 +39,34 @@ void widen_grouped_row(const GroupedWeight& weight, int64_t row, float* out) {
   }
 }
 
+void widen_float8_row(const Float8Weight& weight, int64_t row, float* out) {
+  const uint8_t* codes = weight.codes + row * weight.columns;
+  for (int64_t begin = 0; begin < weight.columns; begin += weight.block_columns) {
+    const float scale = weight.scale(row, begin);
+    const int64_t end = std::min(begin + weight.block_columns, weight.columns);
+    for (int64_t i = begin; i < end; ++i) out[i] = scale * e4m3_to_f32(codes[i]);
+  }
+}
+
 }  // namespace
 
 int64_t weight_rows(const Weight& weight) {
   if (const auto* dense = std::get_if<DenseWeight>(&weight)) return dense->values.shape[0];
+  if (const auto* float8 = std::get_if<Float8Weight>(&weight)) return float8->rows;
   return std::get<GroupedWeight>(weight).rows;
 }
 
 int64_t weight_columns(const Weight& weight) {
   if (const auto* dense = std::get_if<DenseWeight>(&weight)) return dense->values.shape[1];
+  if (const auto* float8 = std::get_if<Float8Weight>(&weight)) return float8->columns;
   return std::get<GroupedWeight>(weight).columns;
 }
 
 void widen_row(const Weight& weight, int64_t row, float* out) {
   if (const auto* dense = std::get_if<DenseWeight>(&weight))
     return widen_dense_row(*dense, row, out);
+  if (const auto* float8 = std::get_if<Float8Weight>(&weight))
+    return widen_float8_row(*float8, row, out);
   widen_grouped_row(std::get<GroupedWeight>(weight), row, out);
 }
 

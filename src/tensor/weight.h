@@ -41,7 +41,23 @@ struct GroupedWeight {
   int64_t groups() const { return columns / group_size; }
 };
 
-using Weight = std::variant<DenseWeight, GroupedWeight>;
+// Numbers of one byte (FP8 E4M3) with one scale for each block of rows and columns:
+// w = scale * number. The scales of the last blocks hold for what is left.
+struct Float8Weight {
+  int64_t rows = 0;
+  int64_t columns = 0;
+  int64_t block_rows = 0;
+  int64_t block_columns = 0;
+  const uint8_t* codes = nullptr;  // [rows, columns]: a view into the checkpoint, which outlives it
+  std::vector<float> scales;       // [ceil(rows / block_rows), ceil(columns / block_columns)]
+
+  float scale(int64_t row, int64_t column) const {
+    const int64_t across = (columns + block_columns - 1) / block_columns;
+    return scales[static_cast<size_t>(row / block_rows * across + column / block_columns)];
+  }
+};
+
+using Weight = std::variant<DenseWeight, GroupedWeight, Float8Weight>;
 
 int64_t weight_rows(const Weight& weight);
 int64_t weight_columns(const Weight& weight);
