@@ -16,6 +16,10 @@
 namespace quern {
 namespace {
 
+// Larger weights are read as fast as a piece of them that no cache holds, which must fit beside
+// them.
+constexpr size_t kMaxReadBytes = size_t{1} << 30;
+
 struct BenchOptions {
   ConsoleOptions console;
   RunOptions run;
@@ -84,7 +88,8 @@ Result<BenchReport> run_points(const BenchOptions& options, Backend& backend) {
   progress.update(0);
   report.limits = measure_limits(backend.pool(), clock);
   report.weights_gb_per_s =
-      measure_read_gb_per_s(backend.pool(), clock, std::max<size_t>(report.weight_bytes, 1));
+      measure_read_gb_per_s(backend.pool(), clock,
+                            std::clamp<size_t>(report.weight_bytes, 1, kMaxReadBytes));
   for (const SpeedOptions& point : points) {
     progress.update(std::ssize(report.rows) + 1);
     BenchRow row{.speed = QUERN_TRY(measure_speed(*session.model, point, clock))};

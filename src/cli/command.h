@@ -33,6 +33,7 @@ Action declare_manual(CLI::App& app);
 Action declare_pull(CLI::App& app);
 Action declare_quantize(CLI::App& app);
 Action declare_serve(CLI::App& app);
+Action declare_synth(CLI::App& app);
 Action declare_tokenize(CLI::App& app);
 
 }  // namespace quern

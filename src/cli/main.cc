@@ -25,6 +25,8 @@ constexpr Command kCommands[] = {
     {"bench", "Measure speed beside the machine's limits", declare_bench},
     {"cost", "Cost per token, margin and break-even", declare_cost},
     {"compare", "Quality, speed and cost of several models in one table", declare_compare},
+    {"synth", "Write a model of random weights, to measure a size that cannot be had",
+     declare_synth},
     {"tokenize", "Show the token ids of a text", declare_tokenize},
     {"logits", "Print logits, to compare with other implementations", declare_logits},
     {"completion", "Print a shell's completion script", declare_completion},

@@ -72,6 +72,9 @@ struct LoadReport {
 // listing kFamilies; kInvalidArgument for a config that contradicts itself or the tensors.
 Result<ModelSpec> read_spec(const Checkpoint& checkpoint);
 
+// The same by the configuration alone, whatever the tensors are.
+Result<ModelSpec> read_config_spec(const Checkpoint& checkpoint);
+
 // Reads and packs every weight. The checkpoint may be closed afterwards; the backend outlives the
 // model. `report` may be nullptr.
 Result<std::unique_ptr<Model>> load_model(const Checkpoint& checkpoint,

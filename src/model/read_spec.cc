@@ -160,7 +160,7 @@ Result<Unit> check_tensors(const Checkpoint& checkpoint, const ModelSpec& spec) 
 
 }  // namespace
 
-Result<ModelSpec> read_spec(const Checkpoint& checkpoint) {
+Result<ModelSpec> read_config_spec(const Checkpoint& checkpoint) {
   const JsonObject config(checkpoint.config(), checkpoint.config_source());
   const std::string architecture = QUERN_TRY(read_architecture(config));
   const Family* family = QUERN_TRY(find_family(architecture, config.source()));
@@ -169,6 +169,11 @@ Result<ModelSpec> read_spec(const Checkpoint& checkpoint) {
   const JsonObject generation(checkpoint.generation_config(),
                               (checkpoint.path() / "generation_config.json").string());
   QUERN_TRY(read_special_tokens(config, generation, spec));
+  return spec;
+}
+
+Result<ModelSpec> read_spec(const Checkpoint& checkpoint) {
+  ModelSpec spec = QUERN_TRY(read_config_spec(checkpoint));
   QUERN_TRY(check_tensors(checkpoint, spec));
   return spec;
 }

@@ -96,6 +96,12 @@ Result<Contents> contents_of_spec(const ExportJob& job) {
   }
   QUERN_TRY(add_vector(contents, job.checkpoint, job.spec.final_norm.name + ".weight"));
   const ModelSpec& spec = job.spec;
+  for (const BlockSpec& block : spec.blocks) {
+    for (const LinearSpec* linear : linears(block)) {
+      if (!job.replacements.matrices.contains(linear->name))
+        contents.tables.push_back({linear->name, linear->out, linear->in});
+    }
+  }
   if (!job.replacements.matrices.contains(spec.embedding))
     contents.tables.push_back({spec.embedding, spec.vocabulary, spec.hidden});
   if (spec.tied_head()) return contents;
@@ -202,7 +208,8 @@ Json config_of(const ExportJob& job) {
   if (config.contains("dtype")) config["dtype"] = "float16";
   if (job.spec.tied_head() && job.options.outer == OuterMatrices::kHead)
     config["tie_word_embeddings"] = false;
-  config["quantization_config"] = quantization_config(job.options, kept_modules(job));
+  if (!job.replacements.matrices.empty())
+    config["quantization_config"] = quantization_config(job.options, kept_modules(job));
   return config;
 }
 
@@ -269,6 +276,24 @@ std::vector<std::string> modules_by_block(const Replacements& replacements) {
   return modules;
 }
 
+// Tells how far the writing is.
+class ExportMeter {
+ public:
+  ExportMeter(ExportProgress* progress, uint64_t total) : progress_(progress), total_(total) {}
+
+  // About so many bytes more. Errors: kExhausted when told to stop.
+  Result<Unit> add(uint64_t bytes) {
+    done_ = std::min(done_ + bytes, total_);
+    if (progress_ == nullptr || (*progress_)(done_, total_)) return Unit{};
+    return Error{ErrorCode::kExhausted, "interrupted; nothing was written"};
+  }
+
+ private:
+  ExportProgress* progress_;
+  uint64_t total_;
+  uint64_t done_ = 0;
+};
+
 // What a checkpoint is asked to hold, from its source.
 Result<Contents> contents_of(const ExportJob& job, const std::optional<SafetensorsSet>& source) {
   Contents contents =
@@ -306,13 +331,18 @@ Result<ExportReport> export_checkpoint(const ExportJob& job) {
   const std::vector<SafetensorsPlan> plan = plan_of(job, contents);
   SafetensorsWriter writer = QUERN_TRY(
       SafetensorsWriter::create(job.directory, plan, {.max_shard_bytes = job.options.shard_bytes}));
+  ExportMeter meter(job.progress, writer.total_bytes());
   for (const std::string& module : contents.quantised) {
-    const GroupedWeight weight = QUERN_TRY(job.fetch(job.replacements.matrices.at(module)));
+    const Replacements::Slot& slot = job.replacements.matrices.at(module);
+    const GroupedWeight weight = QUERN_TRY(job.fetch(slot));
     QUERN_TRY(write_matrix(writer, module, weight, job.options.format));
+    QUERN_TRY(meter.add(static_cast<uint64_t>(slot.rows * slot.columns) / 2));
   }
   for (const auto& [name, values] : contents.vectors) write_vector(writer, name, values);
-  for (const DenseTable& table : contents.tables)
+  for (const DenseTable& table : contents.tables) {
     QUERN_TRY(write_table(writer, table, job.checkpoint));
+    QUERN_TRY(meter.add(static_cast<uint64_t>(table.rows * table.columns) * sizeof(uint16_t)));
+  }
   for (const SafetensorsEntry* entry : contents.passed) writer.write(entry->name, entry->bytes);
   ExportReport report;
   report.file_bytes = writer.total_bytes();
@@ -322,7 +352,7 @@ Result<ExportReport> export_checkpoint(const ExportJob& job) {
     for (const int64_t dim : tensor.shape) bytes *= static_cast<uint64_t>(dim);
     report.weight_bytes += bytes;
   }
-  if (!contents.tables.empty()) {
+  if (!contents.tables.empty() && job.checkpoint.format() == "gguf") {
     report.notes.push_back("matrices that stay dense were widened from GGUF and rounded to F16");
   }
   write_file(job.directory / "config.json", config_of(job).dump(2) + "\n");

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/function_ref.h"
 #include "base/json.h"
 #include "base/result.h"
 #include "base/thread_pool.h"
@@ -36,13 +37,17 @@ struct Replacements {
 // one block one after the other.
 using FetchMatrix = std::function<Result<GroupedWeight>(const Replacements::Slot&)>;
 
+// Called with the bytes written so far; false stops the writing.
+using ExportProgress = FunctionRef<bool(uint64_t done, uint64_t total)>;
+
 struct ExportJob {
   const Checkpoint& checkpoint;
   const ModelSpec& spec;
   const QuantizeOptions& options;
   const Replacements& replacements;
   const FetchMatrix& fetch;
-  std::filesystem::path directory;  // exists and is empty
+  std::filesystem::path directory;     // exists and is empty
+  ExportProgress* progress = nullptr;  // may be nullptr
 };
 
 struct ExportReport {
@@ -52,7 +57,7 @@ struct ExportReport {
 };
 
 // Writes safetensors, config.json and generation_config.json. Errors: those of packing and of
-// reading the source.
+// reading the source; kExhausted when the progress says stop.
 Result<ExportReport> export_checkpoint(const ExportJob& job);
 
 // Opens what was written as anybody would and compares every tensor with what was meant, number by

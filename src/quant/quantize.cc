@@ -19,6 +19,7 @@
 #include "quant/export.h"
 #include "quant/objective.h"
 #include "quant/outer.h"
+#include "quant/output_directory.h"
 #include "quant/plan.h"
 #include "quant/run.h"
 #include "quant/work_directory.h"
@@ -45,18 +46,6 @@ constexpr std::array<Quantizer, 3> kQuantizers = {{
 
 // Part of a result's key: raised whenever the procedure changes what it computes.
 constexpr std::string_view kProcedure = "quern-quantize-2";
-
-fs::path with_suffix(fs::path path, const char* suffix) {
-  if (!path.has_filename()) path = path.parent_path();  // "out/" names the directory "out"
-  path += suffix;
-  return path;
-}
-
-Result<Unit> check_output(const fs::path& output) {
-  if (!fs::exists(output) || (fs::is_directory(output) && fs::is_empty(output))) return Unit{};
-  return Error{ErrorCode::kConflict,
-               output.string() + " exists already; remove it or name another output"};
-}
 
 // The files of the source: names, sizes and times of change stand for their contents.
 void add_source(WorkKey& key, const fs::path& path) {
@@ -246,9 +235,7 @@ Replacements Run::replacements() const {
 }
 
 Result<Unit> Run::write(const Meter& meter) {
-  const fs::path partial = with_suffix(options_.output, ".part");
-  fs::remove_all(partial);
-  fs::create_directories(partial);
+  const fs::path partial = start_output(options_.output);
   const Replacements replaced = replacements();
   int64_t loaded_index = -1;
   std::optional<QuantizedBlock> loaded;
@@ -310,8 +297,7 @@ Result<QuantizeReport> Run::run() {
   report_.peak_rss_bytes = peak_rss_bytes();
   const fs::path partial = with_suffix(options_.output, ".part");
   write_file(partial / "quern-report.json", report_.to_json().dump(2) + "\n");
-  fs::rename(partial,
-             options_.output.has_filename() ? options_.output : options_.output.parent_path());
+  finish_output(options_.output);
   work_->remove();
   return std::move(report_);
 }
