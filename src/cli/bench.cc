@@ -87,9 +87,8 @@ Result<BenchReport> run_points(const BenchOptions& options, Backend& backend) {
                     options.console.progress());
   progress.update(0);
   report.limits = measure_limits(backend.pool(), clock);
-  report.weights_gb_per_s =
-      measure_read_gb_per_s(backend.pool(), clock,
-                            std::clamp<size_t>(report.weight_bytes, 1, kMaxReadBytes));
+  report.weights_gb_per_s = measure_read_gb_per_s(
+      backend.pool(), clock, std::clamp<size_t>(report.weight_bytes, 1, kMaxReadBytes));
   for (const SpeedOptions& point : points) {
     progress.update(std::ssize(report.rows) + 1);
     BenchRow row{.speed = QUERN_TRY(measure_speed(*session.model, point, clock))};
