@@ -38,9 +38,7 @@ struct Config {
 Result<Config> read_config(const std::string& name) {
   std::string known;
   for (const PublishedShape& shape : kPublishedShapes) {
-    if (name == shape.name) {
-      return Config{QUERN_TRY(parse_json(std::string(shape.config), name)), name};
-    }
+    if (name == shape.name) return Config{config_of(shape), name};
     known += fmt::format("{}{}", known.empty() ? "" : ", ", shape.name);
   }
   const fs::path path = fs::is_directory(name) ? fs::path(name) / "config.json" : fs::path(name);

@@ -11,7 +11,6 @@ namespace {
 
 constexpr int kHeadGroups[] = {128, 64, 32};
 constexpr float kLargestCode = 127;
-constexpr int kZero = 128;
 
 bool is_quantised(const WeightInfo& info) { return info.group_size != 0 || info.float8_block != 0; }
 
@@ -32,7 +31,7 @@ void round_group(const float* from, int group_size, uint8_t* codes, float& scale
   for (int i = 0; i < group_size; ++i) {
     const float code = scale > 0 ? std::nearbyint(from[i] / scale) : 0.0f;
     codes[i] = static_cast<uint8_t>(
-        static_cast<int>(std::clamp(code, -kLargestCode, kLargestCode)) + kZero);
+        static_cast<int>(std::clamp(code, -kLargestCode, kLargestCode)) + kByteZero);
   }
 }
 
@@ -58,16 +57,7 @@ Result<std::optional<int>> head_group_size(const ModelSpec& spec,
 }
 
 GroupedWeight round_to_int8(const Weight& weight, int group_size, ThreadPool& pool) {
-  GroupedWeight out;
-  out.rows = weight_rows(weight);
-  out.columns = weight_columns(weight);
-  out.group_size = group_size;
-  out.bits = 8;
-  QUERN_CHECK(out.columns % group_size == 0);
-  const auto groups = static_cast<size_t>(out.rows * out.groups());
-  out.codes.resize(static_cast<size_t>(out.rows * out.columns));
-  out.scales.resize(groups);
-  out.zeros.assign(groups, kZero);
+  GroupedWeight out = empty_bytes(weight_rows(weight), weight_columns(weight), group_size);
   constexpr int64_t kRowsPerChunk = 64;
   pool.for_each_chunk(out.rows, kRowsPerChunk, [&](int64_t begin, int64_t end, int) {
     std::vector<float> row(static_cast<size_t>(out.columns));

@@ -153,12 +153,10 @@ class CompressedTensorsScheme final : public QuantizationScheme {
   }
 
   Result<WeightInfo> info(const std::string& module) const override {
-    const Group* group = QUERN_TRY(group_of(module));
-    if (group->layout == Layout::kFloat8) {
-      const SafetensorsEntry* scales = QUERN_TRY(tensors_.get(module + ".weight_scale"));
-      return float8_info(tensors_, module, *scales, group->float8_blocks);
-    }
-    const Parts parts = QUERN_TRY(find(module));
+    const Group& group = *QUERN_TRY(group_of(module));
+    if (group.layout == Layout::kFloat8)
+      return float8_info(tensors_, module, *QUERN_TRY(scale_of(module)), group.float8_blocks);
+    const Parts parts = QUERN_TRY(find(module, group));
     WeightInfo info;
     info.rows = parts.outputs;
     info.columns = parts.inputs;
@@ -171,12 +169,10 @@ class CompressedTensorsScheme final : public QuantizationScheme {
   }
 
   Result<Weight> read(const std::string& module) const override {
-    const Group* group = QUERN_TRY(group_of(module));
-    if (group->layout == Layout::kFloat8) {
-      const SafetensorsEntry* scales = QUERN_TRY(tensors_.get(module + ".weight_scale"));
-      return read_float8(tensors_, module, *scales, group->float8_blocks);
-    }
-    const Parts parts = QUERN_TRY(find(module));
+    const Group& group = *QUERN_TRY(group_of(module));
+    if (group.layout == Layout::kFloat8)
+      return read_float8(tensors_, module, *QUERN_TRY(scale_of(module)), group.float8_blocks);
+    const Parts parts = QUERN_TRY(find(module, group));
     GroupedWeight weight =
         QUERN_TRY(parts.group->layout == Layout::kPacked ? read_packed(parts, module)
                                                          : read_bytes(parts, module));
@@ -195,9 +191,13 @@ class CompressedTensorsScheme final : public QuantizationScheme {
     return broken(module, "stored quantised although no group of \"config_groups\" targets it");
   }
 
-  Result<Parts> find(const std::string& module) const {
+  Result<const SafetensorsEntry*> scale_of(const std::string& module) const {
+    return tensors_.get(module + ".weight_scale");
+  }
+
+  Result<Parts> find(const std::string& module, const Group& group) const {
     Parts parts;
-    parts.group = QUERN_TRY(group_of(module));
+    parts.group = &group;
     if (tensors_.find(module + ".weight_g_idx") != nullptr) {
       return Error{ErrorCode::kUnsupported,
                    fmt::format("{}: weight_g_idx is there; columns in another order "
@@ -205,8 +205,7 @@ class CompressedTensorsScheme final : public QuantizationScheme {
                                module)};
     }
     QUERN_TRY(find_codes(module, parts));
-    const std::string scale = module + ".weight_scale";
-    parts.scale = QUERN_TRY(tensors_.get(scale));
+    parts.scale = QUERN_TRY(scale_of(module));
     if (parts.scale->elements() != parts.outputs * parts.groups()) {
       return broken(module, fmt::format("weight_scale has {} numbers; expected {} rows of {}",
                                         parts.scale->elements(), parts.outputs, parts.groups()));

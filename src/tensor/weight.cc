@@ -50,6 +50,20 @@ void widen_float8_row(const Float8Weight& weight, int64_t row, float* out) {
 
 }  // namespace
 
+GroupedWeight empty_bytes(int64_t rows, int64_t columns, int group_size) {
+  QUERN_CHECK(group_size > 0 && columns % group_size == 0);
+  GroupedWeight weight;
+  weight.rows = rows;
+  weight.columns = columns;
+  weight.group_size = group_size;
+  weight.bits = 8;
+  const auto groups = static_cast<size_t>(rows * weight.groups());
+  weight.codes.resize(static_cast<size_t>(rows * columns));
+  weight.scales.resize(groups);
+  weight.zeros.assign(groups, kByteZero);
+  return weight;
+}
+
 int64_t weight_rows(const Weight& weight) {
   if (const auto* dense = std::get_if<DenseWeight>(&weight)) return dense->values.shape[0];
   if (const auto* float8 = std::get_if<Float8Weight>(&weight)) return float8->rows;

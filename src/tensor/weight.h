@@ -41,6 +41,11 @@ struct GroupedWeight {
   int64_t groups() const { return columns / group_size; }
 };
 
+inline constexpr int kByteZero = 128;
+
+// Codes of 8 bits around kByteZero, to be filled together with the scales.
+GroupedWeight empty_bytes(int64_t rows, int64_t columns, int group_size);
+
 // Numbers of one byte (FP8 E4M3) with one scale for each block of rows and columns:
 // w = scale * number. The scales of the last blocks hold for what is left.
 struct Float8Weight {

@@ -14,7 +14,6 @@ namespace {
 constexpr int kMantissaBits = 3;
 constexpr int kBias = 7;
 constexpr uint8_t kNan = 0x7f;
-constexpr int kZero = 128;       // of the integers
 constexpr int kLargestBits = 6;  // the largest integer of a group lies in [2^6, 2^7)
 constexpr int64_t kRowsPerChunk = 16;
 constexpr int kGroupSizes[] = {128, 64, 32};
@@ -50,13 +49,13 @@ float round_group(const float* values, int count, uint8_t* codes) {
   float largest = 0;
   for (int i = 0; i < count; ++i) largest = std::max(largest, std::fabs(values[i]));
   if (largest == 0) {
-    std::fill_n(codes, count, static_cast<uint8_t>(kZero));
+    std::fill_n(codes, count, static_cast<uint8_t>(kByteZero));
     return 0;
   }
   const int exponent = std::ilogb(largest) - kLargestBits;
   for (int i = 0; i < count; ++i) {
     const float steps = std::nearbyint(std::ldexp(values[i], -exponent));
-    codes[i] = static_cast<uint8_t>(static_cast<int>(steps) + kZero);
+    codes[i] = static_cast<uint8_t>(static_cast<int>(steps) + kByteZero);
   }
   return std::ldexp(1.0f, exponent);
 }
@@ -105,16 +104,8 @@ std::optional<int> float8_group_size(int64_t columns, int64_t block_columns) {
 }
 
 GroupedWeight integers_of(const Float8Weight& weight, int group_size, ThreadPool& pool) {
-  GroupedWeight out;
-  out.rows = weight.rows;
-  out.columns = weight.columns;
-  out.group_size = group_size;
-  out.bits = 8;
-  QUERN_CHECK(groups_fit(group_size, out.columns, weight.block_columns));
-  const auto groups = static_cast<size_t>(out.rows * out.groups());
-  out.codes.resize(static_cast<size_t>(out.rows * out.columns));
-  out.scales.resize(groups);
-  out.zeros.assign(groups, kZero);
+  QUERN_CHECK(groups_fit(group_size, weight.columns, weight.block_columns));
+  GroupedWeight out = empty_bytes(weight.rows, weight.columns, group_size);
   pool.for_each_chunk(out.rows, kRowsPerChunk, [&](int64_t begin, int64_t end, int) {
     std::vector<float> values(static_cast<size_t>(group_size));
     for (int64_t row = begin; row < end; ++row) {
