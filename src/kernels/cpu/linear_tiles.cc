@@ -80,16 +80,18 @@ struct Work {
   float* y;
 };
 
+// `columns` are unpacked at a time.
 Work carve_work(Buffer& buffer, int64_t columns, int64_t groups) {
   const int64_t weights = spread(columns * kPanelRows);
   const int64_t row = groups * kPanelRows * int64_t{sizeof(float)};
-  const int64_t block = kBlockSums * int64_t{sizeof(float)};
-  grow(buffer, static_cast<size_t>(2 * block + kBlockPanels * (weights + 3 * row)));
+  const int64_t sums = kWorkSums * int64_t{sizeof(int32_t)};
+  const int64_t y = kBlockSums * int64_t{sizeof(float)};
+  grow(buffer, static_cast<size_t>(sums + y + kBlockPanels * (weights + 3 * row)));
   std::byte* at = buffer.data();
   Work work{};
   work.sums = reinterpret_cast<int32_t*>(at);
-  work.y = reinterpret_cast<float*>(at + block);
-  at += 2 * block;
+  work.y = reinterpret_cast<float*>(at + sums);
+  at += sums + y;
   for (TilePanel& panel : work.panels) {
     panel.weights = reinterpret_cast<int8_t*>(at);
     at += weights;
@@ -123,7 +125,10 @@ class JobRunner {
         fused_(job.tile_end - job.tile_begin <= kBlockTiles),
         step_(fused_ ? std::max<int64_t>(1, kFusedColumns / job.segment.group_size)
                      : job.group_end - job.group_begin),
-        work_(carve_work(buffer, step_ * job.segment.group_size, step_)) {}
+        kernels_(ops_.kernels[job.segment.centred != 0 ? 0 : 1]
+                             [job.segment.offsets == Offsets::kMinima ? 1 : 0]),
+        work_(carve_work(buffer, step_ * job.segment.group_size, job.group_end - job.group_begin)) {
+  }
 
   void run() {
     ops_.configure(shape());
@@ -179,13 +184,19 @@ class JobRunner {
                    .segment_panel = job_.panel + p,
                    .group_begin = group,
                    .groups = groups,
+                   .record_begin = group - job_.group_begin,
                    .to = work_.panels[p]});
     }
   }
 
-  // Sums begin from zero, or go on from the slice before.
+  // y goes on from the slice before. The output, which lies in no cache as a rule, is fetched while
+  // the block is multiplied.
   void load(int64_t tile) {
-    std::fill_n(work_.y, tiles_from(tile) * call_.layout.tokens * kBlockWidth, 0.0f);
+    constexpr int64_t kLine = 64 / sizeof(float);
+    for (int64_t t = 0; t < tokens_from(tile); ++t) {
+      const float* row = out(tile) + t * call_.out.row_stride;
+      for (int64_t i = 0; i < rows(); i += kLine) asm volatile("prefetchw (%0)" ::"r"(row + i));
+    }
     if (job_.group_begin == 0) return;
     for (int64_t t = 0; t < tokens_from(tile); ++t)
       std::copy_n(out(tile) + t * call_.out.row_stride, rows(), work_.y + t * kBlockWidth);
@@ -195,25 +206,27 @@ class JobRunner {
     const Segment& segment = job_.segment;
     const LinearScratch::Quantized& x = call_.quantized(segment.group_size);
     const int64_t group_stride = segment.groups() * call_.layout.tokens;
-    TileBlock block{.shape = shape(),
-                    .group_size = segment.group_size,
-                    .groups = groups,
-                    .panels = {},
-                    .panel_count = static_cast<int>(job_.panels),
-                    .x = x.codes.as<int8_t>() + tile * call_.layout.stride,
-                    .x_stride = call_.layout.stride,
-                    .x_column = group * segment.group_size,
-                    .tile_count = static_cast<int>(tiles_from(tile)),
-                    .x_groups = x.groups.as<ActivationGroup>() + tile * group_stride +
-                                group * call_.layout.tokens,
-                    .group_stride = group_stride,
-                    .sums = work_.sums,
-                    .y = work_.y};
-    std::copy_n(work_.panels, kBlockPanels, block.panels);
-    ops_.multiply[segment.centred != 0 ? 0 : 1][segment.offsets == Offsets::kMinima ? 1 : 0](block);
+    kernels_.multiply({.shape = shape(),
+                       .group_size = segment.group_size,
+                       .groups = groups,
+                       .group_begin = group - job_.group_begin,
+                       .sets_y = job_.group_begin == 0,
+                       .panels = work_.panels,
+                       .panel_count = static_cast<int>(job_.panels),
+                       .x = x.codes.as<int8_t>() + tile * call_.layout.stride,
+                       .x_stride = call_.layout.stride,
+                       .x_column = group * segment.group_size,
+                       .tile_count = static_cast<int>(tiles_from(tile)),
+                       .x_groups = x.groups.as<ActivationGroup>() + tile * group_stride +
+                                   group * call_.layout.tokens,
+                       .group_stride = group_stride,
+                       .sums = work_.sums,
+                       .y = work_.y},
+                      pipeline_);
   }
 
   void store(int64_t tile) {
+    kernels_.drain(pipeline_);
     const bool last = job_.group_end == job_.segment.groups();
     ops_.write({.y = work_.y,
                 .tokens = tokens_from(tile),
@@ -228,7 +241,9 @@ class JobRunner {
   const TileOps& ops_;
   const bool fused_;
   const int64_t step_;  // groups that are unpacked at a time
+  const TileKernels& kernels_;
   Work work_;
+  TilePipeline pipeline_;
 };
 
 struct Place {

@@ -4,15 +4,18 @@
 //   configure(config), release(), zero<t>(), load<t>(at, stride), store<t>(at, stride),
 //   dot<c, a, b>()
 //
-// What a step of 32 tokens x 32 rows of weights costs on Golden Cove, in cycles, in a group of 128:
-// 8 products 128; 8 tile loads 64 of the two load ports; storing the 4 sums 64 of the store port;
+// What a step of 32 tokens x 32 rows of weights costs on Golden Cove, in cycles, in a group of 64:
+// 4 products 64; 4 tile loads 32 of the two load ports; storing the 4 sums 64 of the store port;
 // then for each of the 64 rows of sums a load, an int32 to float, a product with the token's step,
-// and a fused product with the scales that reads and writes y: 96 of the two vector ports, 96 of
-// the load ports, 64 of the store port. None is above 160, so all of it can hide behind 128 to 160
-// cycles if sums become floats while the products of the next step run.
-// In a group of 64 the products are 64 and storing, 128, is the limit: two groups that become
-// floats together store y once, 96 for each group, and the vector ports, 96, are the limit as well.
-// No order of loops goes below them, since the contract rounds each group.
+// and a fused product with the scales that reads and writes y: 96 of the two vector ports, 80 of
+// the load ports, 64 of the store port. So the store port, 128, is the limit; in a group of 128,
+// whose products take 128, both are. No order of loops goes below them, since the contract rounds
+// each group. How near one comes is a matter of waiting: a product's sum is there 52 cycles later,
+// and a store that waits for it holds up all behind it. So the sums of a step are stored as late as
+// can be, each right before its register begins the next step, and become floats a step later
+// still. Measured, operands in the first-level cache, ns for 64 x 64 x 64 (x 128): products and
+// stores 92 (149), conversion alone 155, all 250 (280); sums stored behind their own products and
+// converted a step later: 267 (329).
 
 #include "kernels/cpu/linear_six_bits.inl"
 #include "kernels/cpu/linear_unpack.inl"
@@ -22,12 +25,8 @@
 constexpr int kWholeGroup = 256;
 constexpr int kPartColumns = 128;
 
-// Two short groups become floats together: y is read and written once for both.
-constexpr int kPairedGroup = 64;
-constexpr int64_t kRowSums = kPanelRows;
-constexpr int64_t kTileSums = kTileTokens * kRowSums;
-constexpr int kStepTiles = 4;  // of sums
-constexpr int64_t kStepSums = kStepTiles * kTileSums;
+constexpr int64_t kTileSums = int64_t{kTileTokens} * kPanelRows;
+constexpr int64_t kStepSums = 4 * kTileSums;
 
 void configure_tiles(const TileShape& shape) { Tiles::configure(tile_config(shape)); }
 
@@ -78,31 +77,15 @@ void unpack_tiles(const UnpackTiles& p) {
     } else {
       unpack_codes<WeightFormat::kInt4>(codes, group_size, base, to);
     }
-    unpack_record(segment, record,
-                  {.scales = p.to.scales + g * kPanelRows,
-                   .minima = p.to.minima + g * kPanelRows,
-                   .pairs = p.to.pairs + g * kPanelRows});
+    const int64_t at = (p.record_begin + g) * kPanelRows;
+    unpack_record(
+        segment, record,
+        {.scales = p.to.scales + at, .minima = p.to.minima + at, .pairs = p.to.pairs + at});
     codes += group_bytes;
     record += segment.record_bytes();
     to += int64_t{group_size} * kPanelRows;
   }
 }
-
-// Tiles of sums that are complete and wait to become floats: those of the panels
-// [panel_begin, panel_end) for one tile of activations, then for the next; the sums of the group
-// after, if there are two, kStepSums further.
-struct Waiting {
-  int left = 0;
-  int panel = 0;
-  int panel_begin = 0;
-  int panel_end = 0;
-  int64_t group = 0;
-  int groups = 1;
-  int slot = 0;  // of the step
-  const int32_t* sums = nullptr;
-  const ActivationGroup* activations = nullptr;
-  float* y = nullptr;
-};
 
 // What the rows of a tile of sums have in common.
 struct Conversion {
@@ -113,100 +96,76 @@ struct Conversion {
 
 // Adds one group of one row to y as Backend::linear() states.
 template <bool kUncentred, GroupOffset kOffset>
-inline F convert(const Conversion& to, const ActivationGroup& a, const int32_t* c, F y) {
+inline F convert(const Conversion& to, F step, const ActivationGroup& a, const int32_t* c, F y) {
   I sums = i_load(c);
   if constexpr (kUncentred) sums = i_dot_halves(sums, to.pairs, a.negative_sum);
-  y = f_fma(to.scale, f_mul(f_from_i(sums), f_set(a.step)), y);
+  y = f_fma(to.scale, f_mul(f_from_i(sums), step), y);
   if constexpr (kOffset == GroupOffset::kMinimum) y = f_fma(to.minimum, f_set(a.sum_times_step), y);
   return y;
 }
 
-template <bool kUncentred, GroupOffset kOffset, int kGroups>
-inline void convert_row(const Conversion (&to)[kGroups],
-                        const ActivationGroup* a,
-                        int64_t tokens,
+// One row of sums of P panels, which share the token's step.
+template <bool kUncentred, GroupOffset kOffset, bool kFirst, int P>
+inline void convert_row(const Conversion (&to)[P],
+                        const ActivationGroup& a,
                         const int32_t* c,
                         float* y) {
-  F sum = f_load(y);
-  QUERN_UNROLL for (int g = 0; g < kGroups; ++g) {
-    sum = convert<kUncentred, kOffset>(to[g], a[g * tokens], c + g * kStepSums, sum);
+  const F step = f_set(a.step);
+  QUERN_UNROLL for (int p = 0; p < P; ++p) {
+    const F before = kFirst ? f_zero() : f_load(y + p * kPanelRows);
+    f_store(y + p * kPanelRows,
+            convert<kUncentred, kOffset>(to[p], step, a, c + p * kTileSums, before));
   }
-  f_store(y, sum);
 }
 
-template <bool kUncentred, GroupOffset kOffset, int kGroups>
-inline void convert_tile(const TileBlock& b, const Waiting& w) {
-  const TilePanel& panel = b.panels[w.panel];
-  Conversion to[kGroups];
-  QUERN_UNROLL for (int g = 0; g < kGroups; ++g) {
-    const int64_t at = (w.group + g) * kPanelRows;
-    to[g].scale = f_load(panel.scales + at);
-    to[g].minimum = kOffset == GroupOffset::kMinimum ? f_load(panel.minima + at) : f_zero();
-    to[g].pairs = kUncentred ? i_load(panel.pairs + at) : i_zero();
-  }
-  const int64_t tokens = b.shape.tokens;
-  const ActivationGroup* a = w.activations;
-  const int32_t* c = w.sums;
-  float* y = w.y;
-  const auto* const end = a + tokens;
-  for (; end - a >= 4; a += 4, c += 4 * kRowSums, y += 4 * kBlockWidth) {
-    QUERN_UNROLL for (int i = 0; i < 4; ++i) {
-      convert_row<kUncentred, kOffset>(to, a + i, tokens, c + i * kRowSums, y + i * kBlockWidth);
+template <bool kUncentred, GroupOffset kOffset, bool kFirst, int P>
+[[gnu::always_inline]] inline void convert_rows(
+    const Conversion (&to)[P], const ActivationGroup* a, int tokens, const int32_t* c, float* y) {
+  if (tokens == kTileTokens) {  // one long run of instructions is a quarter faster than a loop
+    QUERN_UNROLL for (int i = 0; i < kTileTokens; ++i) {
+      convert_row<kUncentred, kOffset, kFirst>(to, a[i], c + i * kPanelRows, y + i * kBlockWidth);
     }
+    return;
   }
-  for (; a != end; ++a, c += kRowSums, y += kBlockWidth)
-    convert_row<kUncentred, kOffset>(to, a, tokens, c, y);
+  for (int i = 0; i < tokens; ++i)
+    convert_row<kUncentred, kOffset, kFirst>(to, a[i], c + i * kPanelRows, y + i * kBlockWidth);
 }
 
-// Converts the next of the tiles that wait. A function of its own, since every step calls it after
-// every product.
-template <bool kUncentred, GroupOffset kOffset>
-[[gnu::noinline]] void convert_waiting(const TileBlock& b, Waiting& w) {
-  if (w.groups == 2) {
-    convert_tile<kUncentred, kOffset, 2>(b, w);
+// Sums of P panels from `panel` of the step for its tile `tile` of activations become floats.
+template <bool kUncentred, GroupOffset kOffset, int P>
+[[gnu::always_inline]] inline void convert_panels(const TileForm& form,
+                                                  const TileSums& s,
+                                                  int tile,
+                                                  int panel) {
+  Conversion to[P];
+  QUERN_UNROLL for (int p = 0; p < P; ++p) {
+    const TilePanel& from = s.panels[panel + p];
+    const int64_t at = s.group * kPanelRows;
+    to[p].scale = f_load(from.scales + at);
+    to[p].minimum = kOffset == GroupOffset::kMinimum ? f_load(from.minima + at) : f_zero();
+    to[p].pairs = kUncentred ? i_load(from.pairs + at) : i_zero();
+  }
+  const ActivationGroup* a = s.activations + tile * form.group_stride;
+  const int32_t* c = s.sums + (tile * form.panels + panel) * kTileSums;
+  float* y = s.y + int64_t{tile} * form.tokens * kBlockWidth + panel * kPanelRows;
+  if (s.set_y) {
+    convert_rows<kUncentred, kOffset, true>(to, a, form.tokens, c, y);
   } else {
-    convert_tile<kUncentred, kOffset, 1>(b, w);
-  }
-  --w.left;
-  w.sums += kTileSums;
-  w.y += kPanelRows;
-  if (++w.panel < w.panel_end) return;
-  w.y += b.shape.tokens * kBlockWidth - (w.panel_end - w.panel_begin) * kRowSums;
-  w.activations += b.group_stride;
-  w.panel = w.panel_begin;
-}
-
-template <bool kUncentred, GroupOffset kOffset>
-inline void convert_next(const TileBlock& b, Waiting& w) {
-  if (w.left > 0) convert_waiting<kUncentred, kOffset>(b, w);
-}
-
-// Groups [group, group + groups), or a part of one, for some tiles of activations and panels of
-// weights.
-struct TileStep {
-  int64_t group = 0;
-  int groups = 1;
-  int begin = 0;  // columns of each group
-  int end = 0;
-  int tile = 0;
-  int panel = 0;
-  int slot = 0;  // the first tile of `sums` that is its own
-};
-
-template <int... kTiles>
-inline void begin_sums(const int32_t* sums,
-                       const TileStep& s,
-                       std::integer_sequence<int, kTiles...>) {
-  if (s.begin == 0) {
-    (Tiles::zero<kTiles>(), ...);
-  } else {
-    (Tiles::load<kTiles>(sums + kTiles * kTileSums, kTileRowBytes), ...);
+    convert_rows<kUncentred, kOffset, false>(to, a, form.tokens, c, y);
   }
 }
 
-template <int... kTiles>
-inline void store_sums(int32_t* sums, std::integer_sequence<int, kTiles...>) {
-  (Tiles::store<kTiles>(sums + kTiles * kTileSums, kTileRowBytes), ...);
+// Converts what can be once sum kSum of a step of P panels has been dealt with: panels go in pairs.
+template <bool kUncentred, GroupOffset kOffset, int P, int kSum>
+inline void convert_after(const TileForm& form, const TileSums& s) {
+  constexpr int kTile = kSum / P;
+  constexpr int kPanel = kSum % P;
+  if (!s.complete) return;
+  if constexpr (kPanel % 2 == 1) {
+    convert_panels<kUncentred, kOffset, 2>(form, s, kTile, kPanel - 1);
+  } else if constexpr (kPanel == P - 1) {
+    convert_panels<kUncentred, kOffset, 1>(form, s, kTile, kPanel);
+  }
 }
 
 inline const int8_t* activations_at(const TileBlock& b, int tile, int64_t column) {
@@ -214,104 +173,166 @@ inline const int8_t* activations_at(const TileBlock& b, int tile, int64_t column
   return b.x + tile * b.x_stride + (column >> 6) * block_bytes + (column & 63);
 }
 
-// Panel kPanel of a step of T tiles x P panels: one product deep.
-template <bool kUncentred, GroupOffset kOffset, int T, int P, int kPanel>
-inline void multiply_panel(const TileBlock& b, const int8_t* weights, Waiting& w) {
+// Columns [begin, end) of the weights of a block, all in one group.
+struct TileColumns {
+  int64_t begin = 0;
+  int64_t end = 0;
+  bool resume = false;  // sums go on from where they lie, else from zero
+};
+
+// The product for sum kSum = tile * P + panel. Tiles of activations and weights are loaded where
+// they are needed first, and stay for the sums after.
+template <int T, int P, int kSum>
+inline void multiply_tile(const TileBlock& b, const TileSums& s, int tile, int64_t column) {
+  constexpr int kTile = kSum / P;
+  constexpr int kPanel = kSum % P;
   constexpr int kWeights = kWeightTile + kPanel % 2;
-  Tiles::load<kWeights>(weights, kTileRowBytes);
-  Tiles::dot<kPanel, kActivationTile, kWeights>();
-  convert_next<kUncentred, kOffset>(b, w);
-  if constexpr (T == 2) {
-    Tiles::dot<P + kPanel, kActivationTile + 1, kWeights>();
-    convert_next<kUncentred, kOffset>(b, w);
+  static_assert(T == 1 || P <= 2);
+  if constexpr (kPanel == 0) {
+    Tiles::load<kActivationTile + kTile>(activations_at(b, tile + kTile, b.x_column + column),
+                                         kTileRowBytes);
   }
+  if constexpr (kTile == 0) {
+    Tiles::load<kWeights>(s.panels[kPanel].weights + column * kPanelRows, kTileRowBytes);
+  }
+  Tiles::dot<kSum, kActivationTile + kTile, kWeights>();
 }
 
-template <bool kUncentred, GroupOffset kOffset, int T, int P, int... kPanels>
-inline void multiply_deep(const TileBlock& b,
-                          const TileStep& s,
-                          int64_t column,
-                          Waiting& w,
-                          std::integer_sequence<int, kPanels...>) {
-  Tiles::load<kActivationTile>(activations_at(b, s.tile, b.x_column + column), kTileRowBytes);
-  if constexpr (T == 2) {
-    Tiles::load<kActivationTile + 1>(activations_at(b, s.tile + 1, b.x_column + column),
-                                     kTileRowBytes);
-  }
-  (multiply_panel<kUncentred, kOffset, T, P, kPanels>(
-       b, b.panels[s.panel + kPanels].weights + column * kPanelRows, w),
-   ...);
-}
-
-// Multiplies while the sums of the step before become floats.
-template <bool kUncentred, GroupOffset kOffset, int T, int P>
-void multiply_step(const TileBlock& b, const TileStep& s, Waiting& w) {
-  constexpr std::make_integer_sequence<int, T * P> kAll;
-  int32_t* sums = b.sums + s.slot * kTileSums;
-  for (int64_t g = 0; g < s.groups; ++g) {
-    begin_sums(sums + g * kStepSums, s, kAll);
-    const int64_t column = (s.group + g) * b.group_size;
-    for (int64_t k = column + s.begin; k < column + s.end; k += b.shape.depth) {
-      multiply_deep<kUncentred, kOffset, T, P>(b, s, k, w, std::make_integer_sequence<int, P>());
+// One step: sum after sum of the step before leaves its register and the new one begins in it,
+// while those that were stored before become floats.
+template <bool kUncentred, GroupOffset kOffset, int T, int P, int... kSums>
+inline void multiply_step(const TileBlock& b,
+                          const TileColumns& columns,
+                          int tile,
+                          const TileSums& sums,
+                          TilePipeline& pipeline,
+                          std::integer_sequence<int, kSums...> /*sums*/) {
+  const auto begin = [&]<int kSum>() {
+    Tiles::store<kSum>(pipeline.multiplied.sums + kSum * kTileSums, kTileRowBytes);
+    if (columns.resume) {
+      Tiles::load<kSum>(sums.sums + kSum * kTileSums, kTileRowBytes);
+    } else {
+      Tiles::zero<kSum>();
     }
-    store_sums(sums + g * kStepSums, kAll);
-  }
-  while (w.left > 0) convert_waiting<kUncentred, kOffset>(b, w);
-  if (s.end < b.group_size) return;
-  const int64_t tokens = b.shape.tokens;
-  w = {.left = T * P,
-       .panel = s.panel,
-       .panel_begin = s.panel,
-       .panel_end = s.panel + P,
-       .group = s.group,
-       .groups = s.groups,
-       .slot = s.slot,
-       .sums = sums,
-       .activations = b.x_groups + s.tile * b.group_stride + s.group * tokens,
-       .y = b.y + s.tile * tokens * kBlockWidth + s.panel * kRowSums};
+    multiply_tile<T, P, kSum>(b, sums, tile, columns.begin);
+    convert_after<kUncentred, kOffset, P, kSum>(pipeline.form, pipeline.stored);
+  };
+  (begin.template operator()<kSums>(), ...);
+  for (int64_t k = columns.begin + b.shape.depth; k < columns.end; k += b.shape.depth)
+    (multiply_tile<T, P, kSums>(b, sums, tile, k), ...);
+  pipeline.stored = pipeline.multiplied;
+  pipeline.multiplied = sums;
 }
 
-using TileStepKernel = void (*)(const TileBlock&, const TileStep&, Waiting&);
+template <bool kUncentred, GroupOffset kOffset, int P, int... kSums>
+inline void drain_steps(const TilePipeline& p, std::integer_sequence<int, kSums...> /*sums*/) {
+  (convert_after<kUncentred, kOffset, P, kSums>(p.form, p.stored), ...);
+  (Tiles::store<kSums>(p.multiplied.sums + kSums * kTileSums, kTileRowBytes), ...);
+  (convert_after<kUncentred, kOffset, P, kSums>(p.form, p.multiplied), ...);
+}
+
+// Tiles [tile_begin, tile_end) of activations times panels [panel_begin, panel_end), which divide
+// into steps of one form.
+struct TileRegion {
+  int tile_begin = 0;
+  int tile_end = 0;
+  int panel_begin = 0;
+  int panel_end = 0;
+};
+
+// All steps of some columns. Sums that wait for the rest of their group have places of their own,
+// in turns with those of the group before; others alternate between two.
+template <bool kUncentred, GroupOffset kOffset, int T, int P>
+inline void multiply_columns(const TileBlock& b,
+                             const TileRegion& r,
+                             int64_t group,
+                             const TileColumns& columns,
+                             TilePipeline& pipeline) {
+  constexpr std::make_integer_sequence<int, T * P> kSums;
+  const bool whole = b.group_size <= kWholeGroup;
+  const bool complete = columns.end == (group + 1) * b.group_size;
+  int32_t* own = b.sums + (group & 1) * kBlockSums;
+  for (int tile = r.tile_begin; tile < r.tile_end; tile += T) {
+    for (int panel = r.panel_begin; panel < r.panel_end; panel += P, own += T * P * kTileSums) {
+      int32_t* turn = b.sums + (pipeline.multiplied.sums == b.sums ? kStepSums : 0);
+      const TileSums sums = {
+          .complete = complete,
+          .set_y = b.sets_y && b.group_begin + group == 0,
+          .group = b.group_begin + group,
+          .panels = b.panels + panel,
+          .sums = whole ? turn : own,
+          .activations = b.x_groups + tile * b.group_stride + group * b.shape.tokens,
+          .y = b.y + int64_t{tile} * b.shape.tokens * kBlockWidth + int64_t{panel} * kPanelRows};
+      multiply_step<kUncentred, kOffset, T, P>(b, columns, tile, sums, pipeline, kSums);
+    }
+  }
+}
+
+template <bool kUncentred, GroupOffset kOffset, int T, int P>
+void multiply_region(const TileBlock& b, const TileRegion& region, TilePipeline& pipeline) {
+  TilePipeline local = pipeline;
+  const int part = b.group_size <= kWholeGroup ? b.group_size : kPartColumns;
+  for (int64_t group = 0; group < b.groups; ++group) {
+    const int64_t end = (group + 1) * b.group_size;
+    for (int64_t k = end - b.group_size; k < end; k += part) {
+      const TileColumns columns = {
+          .begin = k, .end = std::min(k + part, end), .resume = k > end - b.group_size};
+      multiply_columns<kUncentred, kOffset, T, P>(b, region, group, columns, local);
+    }
+  }
+  pipeline = local;
+}
+
+template <bool kUncentred, GroupOffset kOffset, int T, int P>
+void drain_form(const TilePipeline& pipeline) {
+  drain_steps<kUncentred, kOffset, P>(pipeline, std::make_integer_sequence<int, T * P>());
+}
+
+struct FormKernels {
+  void (*multiply)(const TileBlock&, const TileRegion&, TilePipeline&);
+  void (*drain)(const TilePipeline&);
+};
+
+template <bool kUncentred, GroupOffset kOffset, int T, int P>
+constexpr FormKernels kForm = {multiply_region<kUncentred, kOffset, T, P>,
+                               drain_form<kUncentred, kOffset, T, P>};
 
 // [tiles - 1][panels - 1]
 template <bool kUncentred, GroupOffset kOffset>
-constexpr TileStepKernel kTileSteps[2][kBlockPanels] = {
-    {multiply_step<kUncentred, kOffset, 1, 1>, multiply_step<kUncentred, kOffset, 1, 2>,
-     multiply_step<kUncentred, kOffset, 1, 3>, multiply_step<kUncentred, kOffset, 1, 4>},
-    {multiply_step<kUncentred, kOffset, 2, 1>, multiply_step<kUncentred, kOffset, 2, 2>}};
+constexpr FormKernels kForms[2][kBlockPanels] = {
+    {kForm<kUncentred, kOffset, 1, 1>, kForm<kUncentred, kOffset, 1, 2>,
+     kForm<kUncentred, kOffset, 1, 3>, kForm<kUncentred, kOffset, 1, 4>},
+    {kForm<kUncentred, kOffset, 2, 1>, kForm<kUncentred, kOffset, 2, 2>}};
 
-// All steps of some groups or of a part of one. Sums that wait for the next part have tiles of
-// their own, others those that the step before does not use.
 template <bool kUncentred, GroupOffset kOffset>
-inline void multiply_part(const TileBlock& b, TileStep s, Waiting& w) {
-  const bool whole = s.begin == 0 && s.end == b.group_size;
-  while (s.tile < b.tile_count) {
-    const int tiles = b.tile_count - s.tile >= 2 ? 2 : 1;
-    for (s.panel = 0; s.panel < b.panel_count;) {
-      const int panels = std::min(kBlockPanels / tiles, b.panel_count - s.panel);
-      if (whole) s.slot = w.slot == 0 ? 2 * kStepTiles : 0;
-      kTileSteps<kUncentred, kOffset>[tiles - 1][panels - 1](b, s, w);
-      s.panel += panels;
-      if (!whole) s.slot += tiles * panels;
-    }
-    s.tile += tiles;
+void drain(TilePipeline& pipeline) {
+  const TileForm& form = pipeline.form;
+  if (form.tiles == 0) return;
+  kForms<kUncentred, kOffset>[form.tiles - 1][form.panels - 1].drain(pipeline);
+  pipeline = {};
+}
+
+// A region of another form than the one before waits until that one is done.
+template <bool kUncentred, GroupOffset kOffset>
+void run_region(
+    const TileBlock& b, const TileRegion& r, int tiles, int panels, TilePipeline& pipeline) {
+  if (r.tile_begin >= r.tile_end || r.panel_begin >= r.panel_end) return;
+  if (pipeline.form.tiles != tiles || pipeline.form.panels != panels) {
+    drain<kUncentred, kOffset>(pipeline);
+    pipeline.form = {tiles, panels, b.shape.tokens, b.group_stride};
+    pipeline.multiplied.sums = b.sums + 2 * kBlockSums;  // where nobody reads
   }
+  kForms<kUncentred, kOffset>[tiles - 1][panels - 1].multiply(b, r, pipeline);
 }
 
 template <bool kUncentred, GroupOffset kOffset>
-void multiply_block(const TileBlock& b) {
-  const int part = b.group_size <= kWholeGroup ? b.group_size : kPartColumns;
-  const int together = b.group_size <= kPairedGroup ? 2 : 1;
-  Waiting w;
-  for (int64_t group = 0; group < b.groups; group += together) {
-    const int groups = static_cast<int>(std::min<int64_t>(together, b.groups - group));
-    for (int begin = 0; begin < b.group_size; begin += part) {
-      const int end = std::min(begin + part, b.group_size);
-      multiply_part<kUncentred, kOffset>(
-          b, {.group = group, .groups = groups, .begin = begin, .end = end}, w);
-    }
-  }
-  while (w.left > 0) convert_waiting<kUncentred, kOffset>(b, w);
+void multiply_block(const TileBlock& b, TilePipeline& pipeline) {
+  const auto run = &run_region<kUncentred, kOffset>;
+  const int tile_pairs = b.tile_count & ~1;
+  const int panel_pairs = b.panel_count & ~1;
+  run(b, {0, tile_pairs, 0, panel_pairs}, 2, 2, pipeline);
+  run(b, {0, tile_pairs, panel_pairs, b.panel_count}, 2, 1, pipeline);
+  run(b, {tile_pairs, b.tile_count, 0, b.panel_count}, 1, b.panel_count, pipeline);
 }
 
 void write_block(const TileOutput& o) {
@@ -331,13 +352,17 @@ void write_block(const TileOutput& o) {
   }
 }
 
+template <bool kUncentred, GroupOffset kOffset>
+constexpr TileKernels kTileKernelsOf = {multiply_block<kUncentred, kOffset>,
+                                        drain<kUncentred, kOffset>};
+
 constexpr TileOps kTileKernels = {
     .configure = configure_tiles,
     .release = release_tiles,
     .unpack = unpack_tiles,
-    .multiply = {{multiply_block<false, GroupOffset::kZeroPoint>,
-                  multiply_block<false, GroupOffset::kMinimum>},
-                 {multiply_block<true, GroupOffset::kZeroPoint>,
-                  multiply_block<true, GroupOffset::kMinimum>}},
+    .kernels = {{kTileKernelsOf<false, GroupOffset::kZeroPoint>,
+                 kTileKernelsOf<false, GroupOffset::kMinimum>},
+                {kTileKernelsOf<true, GroupOffset::kZeroPoint>,
+                 kTileKernelsOf<true, GroupOffset::kMinimum>}},
     .write = write_block,
 };

@@ -27,6 +27,9 @@ inline constexpr int64_t kBlockWidth = int64_t{kBlockPanels} * kPanelRows;
 inline constexpr int64_t kBlockSums =
     int64_t{kBlockTiles} * kBlockPanels * kTileTokens * kPanelRows;
 
+// Two blocks in turns, and a step that is of no use.
+inline constexpr int64_t kWorkSums = 2 * kBlockSums + int64_t{4} * kTileTokens * kPanelRows;
+
 // What all products of a job have in common.
 struct TileShape {
   int tokens = kTileTokens;  // of each tile of activations; a product takes as many cycles
@@ -66,7 +69,8 @@ constexpr TileConfig tile_config(const TileShape& shape) {
 }
 
 // One panel of weights, unpacked: signed bytes, code - zero point where that fits (centred), else
-// code - Segment::code_base.
+// code - Segment::code_base. The weights are those of the block at hand, the numbers of groups
+// those of the whole job, since sums wait for them.
 struct TilePanel {
   int8_t* weights = nullptr;  // [columns / 4][16 rows][4]: a tile B every `depth` columns
   float* scales = nullptr;    // [groups][16]
@@ -80,6 +84,7 @@ struct UnpackTiles {
   int64_t segment_panel = 0;
   int64_t group_begin = 0;
   int64_t groups = 0;
+  int64_t record_begin = 0;  // where the numbers of the first group go
   TilePanel to;
 };
 
@@ -88,7 +93,9 @@ struct TileBlock {
   TileShape shape;
   int group_size = 0;
   int64_t groups = 0;
-  TilePanel panels[kBlockPanels];
+  int64_t group_begin = 0;            // of the first group in the job
+  bool sets_y = true;                 // the job's first group sets y, which else holds a sum so far
+  const TilePanel* panels = nullptr;  // [panel_count]
   int panel_count = 0;
   const int8_t* x = nullptr;  // tiles, x_stride bytes apart: [columns / 64][shape.tokens][64]
   int64_t x_stride = 0;
@@ -97,8 +104,34 @@ struct TileBlock {
   // Of the first group: [group][shape.tokens], tiles group_stride apart.
   const ActivationGroup* x_groups = nullptr;
   int64_t group_stride = 0;
-  int32_t* sums = nullptr;  // [kBlockSums], working memory
-  float* y = nullptr;       // [tile_count * shape.tokens][kBlockWidth]: the groups are added to it
+  int32_t* sums = nullptr;  // [kWorkSums], working memory
+  float* y = nullptr;       // [tile_count * shape.tokens][kBlockWidth]
+};
+
+// The tiles of activations and panels of weights of a step, and what all steps have in common.
+struct TileForm {
+  int tiles = 0;  // 0: nothing is under way
+  int panels = 0;
+  int tokens = 0;  // of each tile
+  int64_t group_stride = 0;
+};
+
+// The sums of one step on their way from the tile registers to y.
+struct TileSums {
+  bool complete = false;  // the whole group is in them
+  bool set_y = false;
+  int64_t group = 0;  // in the job
+  const TilePanel* panels = nullptr;
+  int32_t* sums = nullptr;                       // [tiles][panels][16 tokens][16 rows]
+  const ActivationGroup* activations = nullptr;  // of the group
+  float* y = nullptr;
+};
+
+// What a job has under way between its blocks.
+struct TilePipeline {
+  TileForm form;
+  TileSums multiplied;  // lie in the registers still
+  TileSums stored;      // become floats next
 };
 
 // The finished part of a block, into the output.
@@ -111,7 +144,12 @@ struct TileOutput {
   int64_t out_stride = 0;
 };
 
-using TileKernel = void (*)(const TileBlock&);
+// multiply() leaves work under way, which drain() ends. Between the two nobody else touches the
+// registers, y, sums, and the panels' numbers of groups; weights may be unpacked anew.
+struct TileKernels {
+  void (*multiply)(const TileBlock&, TilePipeline&);
+  void (*drain)(TilePipeline&);
+};
 
 struct TileOps {
   // Readies the tile registers of this thread; multiply needs it, release() gives them up.
@@ -119,7 +157,7 @@ struct TileOps {
   void (*release)();
   void (*unpack)(const UnpackTiles& panel);
   // [centred, uncentred][offset]
-  TileKernel multiply[2][2];
+  TileKernels kernels[2][2];
   void (*write)(const TileOutput& output);
 };
 
