@@ -26,11 +26,17 @@ constexpr int kSegmentBlocks = kSegmentTokens / kKvBlockTokens;
 // cache, 70 KB a segment at head_dim 128, while it lies in L2.
 constexpr int kItemRows = 48;
 
-// One piece of work: the positions [row, row + row_count) of a sequence, the heads of one kv head,
-// and either every segment (partial < 0) or the one whose results go to `partial`.
+// Pieces of work for each worker, below which the kv heads of a sequence are dealt out.
+constexpr int64_t kItemsPerWorker = 4;
+
+// One piece of work: the positions [row, row + row_count) of a sequence, the heads of the kv heads
+// [kv_head, kv_head + kv_heads), and either every segment (partial < 0) or the one whose results
+// go to `partial`. Kv heads that lie side by side are visited block by block, as they lie in
+// memory: read from there, half as much again comes through in a second.
 struct Item {
   int32_t sequence;
   int32_t kv_head;
+  int32_t kv_heads;
   int64_t row;
   int64_t row_count;
   int64_t segment;
@@ -43,7 +49,8 @@ struct Split {
   int64_t partial;
 };
 
-struct Worker {
+// What a worker has of one kv head of its item.
+struct HeadWork {
   TileQueries queries;
   TileState segment;
   TileState sequence;
@@ -84,6 +91,8 @@ class Call {
 
   int64_t items() const { return item_count_; }
 
+  HeadWork* worker_heads(int worker) const { return work_ + int64_t{worker} * heads_per_item_; }
+
   // Rows to merge after all items are done.
   int64_t merges() const { return split_count_ * layer_.layout.kv_heads; }
 
@@ -115,13 +124,16 @@ class Call {
     return seen.end - seen.begin > 1;
   }
 
+  int64_t heads_of_item(int64_t sequence_items, int workers) const;
   void plan_sequence(int32_t index);
-  void set_tile(Worker& w, const Item& item, int64_t begin, int64_t end) const;
-  Segments tile_segments(const Worker& w) const;
-  void attend_segment(Worker& w, const Item& item, int64_t segment) const;
-  void attend_all(Worker& w, const Item& item, int64_t tile_begin) const;
-  void keep_partial(const Worker& w, const Item& item, int64_t tile_begin) const;
-  void merge_row(Worker& w, const Split& split, int kv_head, int64_t row) const;
+  void add_items(const Item& item);
+  void set_tile(HeadWork& w, const Item& item, int kv_head, int64_t begin, int64_t end) const;
+  Segments tile_segments(const HeadWork& w) const;
+  void attend_segment(HeadWork* heads, const Item& item, int64_t segment) const;
+  void merge_segment(HeadWork& w, int64_t segment) const;
+  void attend_all(HeadWork* heads, const Item& item, int64_t tile_begin) const;
+  void keep_partial(const HeadWork& w, int64_t partial, int64_t tile_begin) const;
+  void merge_row(HeadWork& w, const Split& split, int kv_head, int64_t row) const;
   int tile_rows(int64_t rows) const;
 
   // Where a query row of an item (position-major) lies in q and out.
@@ -142,27 +154,35 @@ class Call {
   int group_;
   Item* items_ = nullptr;
   Split* splits_ = nullptr;
-  Worker* workers_ = nullptr;
+  HeadWork* work_ = nullptr;  // [workers][kv_heads]
   float* partials_ = nullptr;
+  int64_t heads_per_item_ = 1;
   int64_t item_count_ = 0;
   int64_t split_count_ = 0;
   int64_t partial_count_ = 0;
 };
 
+// `sequence_items` pieces of work if each took all kv heads.
+int64_t Call::heads_of_item(int64_t sequence_items, int workers) const {
+  const int64_t kv_heads = layer_.layout.kv_heads;
+  const int64_t parts = ceil_div(kItemsPerWorker * workers, std::max<int64_t>(1, sequence_items));
+  return ceil_div(kv_heads, std::min(kv_heads, parts));
+}
+
 void Call::plan(AttentionScratch& scratch, int workers) {
   int64_t items = 0, splits = 0, partials = 0;
   for (const SequenceSpan& s : sequences_) {
     const Segments seen = segments(s.position_begin, s.row_count);
-    const int64_t pieces =
-        is_split(s) ? seen.end - seen.begin : ceil_div(s.row_count, item_positions());
-    items += pieces * layer_.layout.kv_heads;
+    items += is_split(s) ? seen.end - seen.begin : ceil_div(s.row_count, item_positions());
     if (!is_split(s)) continue;
     ++splits;
     partials += (seen.end - seen.begin) * s.row_count * params_.heads;
   }
+  heads_per_item_ = heads_of_item(items, workers);
+  items *= ceil_div(layer_.layout.kv_heads, heads_per_item_);
   items_ = reserve<Item>(scratch.items, items);
   splits_ = reserve<Split>(scratch.splits, splits);
-  workers_ = reserve<Worker>(scratch.workers, workers);
+  work_ = reserve<HeadWork>(scratch.workers, workers * heads_per_item_);
   partials_ = reserve<float>(scratch.partials, partials * partial_floats());
   for (int32_t i = 0; i < static_cast<int32_t>(sequences_.size()); ++i) plan_sequence(i);
   QUERN_CHECK(item_count_ == items && split_count_ == splits && partial_count_ == partials);
@@ -170,25 +190,32 @@ void Call::plan(AttentionScratch& scratch, int workers) {
 
 void Call::plan_sequence(int32_t index) {
   const SequenceSpan& s = sequences_[static_cast<size_t>(index)];
-  const int kv_heads = layer_.layout.kv_heads;
   if (!is_split(s)) {
     // The last positions see most: they go first, so that the pool ends evenly.
     for (int64_t i = ceil_div(s.row_count, item_positions()) - 1; i >= 0; --i) {
       const int64_t row = i * item_positions();
       const int64_t count = std::min(item_positions(), s.row_count - row);
-      for (int head = 0; head < kv_heads; ++head) {
-        items_[item_count_++] = {index, head, row, count, 0, -1};
-      }
+      add_items({index, 0, 0, row, count, 0, -1});
     }
     return;
   }
   splits_[split_count_++] = {index, partial_count_};
   const Segments seen = segments(s.position_begin, s.row_count);
   for (int64_t segment = seen.begin; segment < seen.end; ++segment) {
-    for (int head = 0; head < kv_heads; ++head) {
-      items_[item_count_++] = {index, head, 0, s.row_count, segment, partial_count_};
-      partial_count_ += s.row_count * group_;
-    }
+    add_items({index, 0, 0, 0, s.row_count, segment, partial_count_});
+    partial_count_ += s.row_count * params_.heads;
+  }
+}
+
+// The item for every kv head.
+void Call::add_items(const Item& item) {
+  const int64_t kv_heads = layer_.layout.kv_heads;
+  for (int64_t head = 0; head < kv_heads; head += heads_per_item_) {
+    Item part = item;
+    part.kv_head = static_cast<int32_t>(head);
+    part.kv_heads = static_cast<int32_t>(std::min(heads_per_item_, kv_heads - head));
+    if (item.partial >= 0) part.partial += head * item.row_count * group_;
+    items_[item_count_++] = part;
   }
 }
 
@@ -199,7 +226,7 @@ int Call::tile_rows(int64_t rows) const {
 }
 
 // Query rows [begin, end) of the item.
-void Call::set_tile(Worker& w, const Item& item, int64_t begin, int64_t end) const {
+void Call::set_tile(HeadWork& w, const Item& item, int kv_head, int64_t begin, int64_t end) const {
   TileQueries& tile = w.queries;
   tile.rows = static_cast<int>(end - begin);
   tile.scale = params_.scale * kLog2E;
@@ -210,58 +237,77 @@ void Call::set_tile(Worker& w, const Item& item, int64_t begin, int64_t end) con
     tile.last[at] = position_begin + row / group_;
     tile.first[at] = first_visible(tile.last[at]);
     kernels_.set_query(tile, shape_, at,
-                       q_.f32_row(tensor_row(item, row)) + tensor_column(item.kv_head, row));
+                       q_.f32_row(tensor_row(item, row)) + tensor_column(kv_head, row));
   }
 }
 
-void Call::attend_segment(Worker& w, const Item& item, int64_t segment) const {
-  const TileQueries& tile = w.queries;
-  const int64_t first_block = tile.first[0] / kKvBlockTokens;
-  const int64_t last_block = tile.last[tile.rows - 1] / kKvBlockTokens;
-  BlockRun run;
-  run.data = layer_.data + static_cast<size_t>(item.kv_head) * shape_.head_bytes;
-  run.block_bytes = layer_.block_bytes;
-  run.table = sequences_[static_cast<size_t>(item.sequence)].block_table.data();
-  run.begin = std::max(first_block, segment * kSegmentBlocks);
-  run.end = std::min(last_block + 1, (segment + 1) * kSegmentBlocks);
-  kernels_.attend(w.segment, tile, shape_, run);
+// The blocks of the segment that the tile sees, in each of them head after head.
+void Call::attend_segment(HeadWork* heads, const Item& item, int64_t segment) const {
+  const TileQueries& tile = heads[0].queries;
+  const int64_t begin = std::max(tile.first[0] / kKvBlockTokens, segment * kSegmentBlocks);
+  const int64_t end =
+      std::min(tile.last[tile.rows - 1] / kKvBlockTokens + 1, (segment + 1) * kSegmentBlocks);
+  const int32_t* table = sequences_[static_cast<size_t>(item.sequence)].block_table.data();
+  const auto block_at = [&](int64_t block) {
+    return layer_.data + static_cast<size_t>(table[block]) * layer_.block_bytes +
+           static_cast<size_t>(item.kv_head) * shape_.head_bytes;
+  };
+  for (int h = 0; h < item.kv_heads; ++h) {
+    kernels_.begin_tile(heads[h].segment, tile.rows, shape_);
+  }
+  for (int64_t block = begin; block < end; ++block) {
+    const std::byte* head = block_at(block);
+    const std::byte* after = block + 1 < end ? block_at(block + 1) : nullptr;
+    for (int h = 0; h < item.kv_heads; ++h, head += shape_.head_bytes) {
+      const std::byte* next = h + 1 < item.kv_heads ? head + shape_.head_bytes : after;
+      kernels_.attend(heads[h].segment, heads[h].queries, shape_,
+                      {head, block * kKvBlockTokens, next});
+    }
+  }
+  for (int h = 0; h < item.kv_heads; ++h) kernels_.end_tile(heads[h].segment, tile.rows);
 }
 
 // Segments that the rows of the tile see, all together.
-Call::Segments Call::tile_segments(const Worker& w) const {
+Call::Segments Call::tile_segments(const HeadWork& w) const {
   const TileQueries& tile = w.queries;
   return {tile.first[0] / kSegmentTokens, tile.last[tile.rows - 1] / kSegmentTokens + 1};
 }
 
-// Every segment of the tile, merged as they come; then the result.
-void Call::attend_all(Worker& w, const Item& item, int64_t tile_begin) const {
+void Call::merge_segment(HeadWork& w, int64_t segment) const {
   const TileQueries& tile = w.queries;
-  const Segments all = tile_segments(w);
-  for (int64_t segment = all.begin; segment < all.end; ++segment) {
-    attend_segment(w, item, segment);
-    for (int r = 0; r < tile.rows; ++r) {
-      const int64_t own_first = tile.first[r] / kSegmentTokens;
-      if (segment < own_first || segment > tile.last[r] / kSegmentTokens) continue;
-      if (segment > own_first) {
-        kernels_.merge(w.sequence, r, w.segment, r, shape_.padded);
-        continue;
-      }
-      w.sequence.largest[r] = w.segment.largest[r];
-      w.sequence.total[r] = w.segment.total[r];
-      std::memcpy(w.sequence.sums + r * shape_.padded, w.segment.sums + r * shape_.padded,
-                  static_cast<size_t>(shape_.padded) * sizeof(float));
-    }
-  }
   for (int r = 0; r < tile.rows; ++r) {
-    const int64_t row = tile_begin + r;
-    kernels_.finish(out_.f32_row(tensor_row(item, row)) + tensor_column(item.kv_head, row),
-                    w.sequence, r, shape_);
+    const int64_t own_first = tile.first[r] / kSegmentTokens;
+    if (segment < own_first || segment > tile.last[r] / kSegmentTokens) continue;
+    if (segment > own_first) {
+      kernels_.merge(w.sequence, r, w.segment, r, shape_.padded);
+      continue;
+    }
+    w.sequence.largest[r] = w.segment.largest[r];
+    w.sequence.total[r] = w.segment.total[r];
+    std::memcpy(w.sequence.sums + r * shape_.padded, w.segment.sums + r * shape_.padded,
+                static_cast<size_t>(shape_.padded) * sizeof(float));
   }
 }
 
-void Call::keep_partial(const Worker& w, const Item& item, int64_t tile_begin) const {
+// Every segment of the tile, merged as they come; then the result.
+void Call::attend_all(HeadWork* heads, const Item& item, int64_t tile_begin) const {
+  const Segments all = tile_segments(heads[0]);
+  for (int64_t segment = all.begin; segment < all.end; ++segment) {
+    attend_segment(heads, item, segment);
+    for (int h = 0; h < item.kv_heads; ++h) merge_segment(heads[h], segment);
+  }
+  for (int h = 0; h < item.kv_heads; ++h) {
+    for (int r = 0; r < heads[h].queries.rows; ++r) {
+      const int64_t row = tile_begin + r;
+      kernels_.finish(out_.f32_row(tensor_row(item, row)) + tensor_column(item.kv_head + h, row),
+                      heads[h].sequence, r, shape_);
+    }
+  }
+}
+
+void Call::keep_partial(const HeadWork& w, int64_t partial, int64_t tile_begin) const {
   for (int r = 0; r < w.queries.rows; ++r) {
-    float* to = partials_ + (item.partial + tile_begin + r) * partial_floats();
+    float* to = partials_ + (partial + tile_begin + r) * partial_floats();
     to[0] = w.segment.largest[r];
     to[1] = w.segment.total[r];
     std::memcpy(to + kPartialHeader, w.segment.sums + r * shape_.padded,
@@ -271,21 +317,22 @@ void Call::keep_partial(const Worker& w, const Item& item, int64_t tile_begin) c
 
 void Call::run_item(int64_t index, int worker) const {
   const Item& item = items_[index];
-  Worker& w = workers_[worker];
+  HeadWork* heads = worker_heads(worker);
   const int64_t rows = item.row_count * group_;
   const int step = tile_rows(rows);
   for (int64_t begin = 0; begin < rows; begin += step) {
-    set_tile(w, item, begin, std::min(begin + step, rows));
+    for (int h = 0; h < item.kv_heads; ++h)
+      set_tile(heads[h], item, item.kv_head + h, begin, std::min(begin + step, rows));
     if (item.partial < 0) {
-      attend_all(w, item, begin);
-    } else {
-      attend_segment(w, item, item.segment);
-      keep_partial(w, item, begin);
+      attend_all(heads, item, begin);
+      continue;
     }
+    attend_segment(heads, item, item.segment);
+    for (int h = 0; h < item.kv_heads; ++h) keep_partial(heads[h], item.partial + h * rows, begin);
   }
 }
 
-void Call::merge_row(Worker& w, const Split& split, int kv_head, int64_t row) const {
+void Call::merge_row(HeadWork& w, const Split& split, int kv_head, int64_t row) const {
   const SequenceSpan& s = sequences_[static_cast<size_t>(split.sequence)];
   const int64_t rows = s.row_count * group_;
   const int64_t position = s.position_begin + row / group_;
@@ -309,7 +356,7 @@ void Call::run_merge(int64_t index, int worker) const {
   const Split& split = splits_[index / layer_.layout.kv_heads];
   const auto kv_head = static_cast<int>(index % layer_.layout.kv_heads);
   const int64_t rows = sequences_[static_cast<size_t>(split.sequence)].row_count * group_;
-  for (int64_t row = 0; row < rows; ++row) merge_row(workers_[worker], split, kv_head, row);
+  for (int64_t row = 0; row < rows; ++row) merge_row(*worker_heads(worker), split, kv_head, row);
 }
 
 void check_sequences(const KvLayer& layer,

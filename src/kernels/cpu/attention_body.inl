@@ -7,11 +7,20 @@ struct BlockPart {
   const TileQueries* tile;
   const KvShape* shape;
   TileState* state;
-  float* lane_totals;  // [rows][16]: sums of probabilities before the lanes are added up
   int row;
   int begin;
   int end;
+  const std::byte* next;  // what is read after this block, or nullptr
 };
+
+// Fetches a quarter of what is read next. A quarter at a time, since a core has few misses under
+// way; to the second-level cache, since the first one holds what this block works on.
+inline void fetch_next(const BlockPart& part, size_t quarter) {
+  if (part.next == nullptr) return;
+  const size_t lines = part.shape->head_bytes / 64;
+  for (size_t i = lines * quarter / 4; i < lines * (quarter + 1) / 4; ++i)
+    __builtin_prefetch(part.next + 64 * i, 0, 2);
+}
 
 // Probabilities of one block and what they are multiplied by.
 template <int R>
@@ -117,7 +126,7 @@ inline void softmax_step(const BlockPart& part, F (&s)[R][2], Probabilities<R>& 
     const F now = set1(most[r]);
     s[r][0] = exp2_not_positive(sub(s[r][0], now));
     s[r][1] = exp2_not_positive(sub(s[r][1], now));
-    float* totals = part.lane_totals + (part.row + r) * 16;
+    float* totals = part.state->lane_totals + (part.row + r) * 16;
     store(totals, fma(load(totals), set1(p.rescale[r]), add(s[r][0], s[r][1])));
   }
 }
@@ -208,9 +217,13 @@ template <int R>
 void attend_int8_block(const BlockPart& part) {
   F s[R][2];
   Probabilities<R> p;
+  fetch_next(part, 0);
   int8_scores<R>(part, s);
+  fetch_next(part, 1);
   softmax_step<R>(part, s, p);
+  fetch_next(part, 2);
   quantize_probabilities<R>(part, s, p);
+  fetch_next(part, 3);
   int dim = 0;
   for (; dim + 16 * kTileVectors <= part.shape->padded; dim += 16 * kTileVectors) {
     add_int8_values<R, kTileVectors>(part, p, dim);
@@ -222,8 +235,12 @@ template <int R, typename T>
 void attend_float_block(const BlockPart& part) {
   F s[R][2];
   Probabilities<R> p;
+  fetch_next(part, 0);
   float_scores<R, T>(part, s);
+  fetch_next(part, 1);
   softmax_step<R>(part, s, p);
+  fetch_next(part, 2);
+  fetch_next(part, 3);
   for (int r = 0; r < R; ++r) {
     store(p.values[r], s[r][0]);
     store(p.values[r] + 16, s[r][1]);
@@ -270,24 +287,30 @@ inline VisibleSlots visible_slots(const TileQueries& tile, int row, int64_t star
           static_cast<int>(end > kKvBlockTokens ? kKvBlockTokens : end)};
 }
 
-void attend(TileState& state, const TileQueries& tile, const KvShape& shape, BlockRun run) {
-  alignas(64) float lane_totals[kTileRows * 16] = {};
-  for (int r = 0; r < tile.rows; ++r) {
+void begin_tile(TileState& state, int rows, const KvShape& shape) {
+  for (int r = 0; r < rows; ++r) {
     state.largest[r] = -__builtin_inff();
+    store(state.lane_totals + 16 * r, set1(0.0f));
     for (int i = 0; i < shape.padded; i += 16) store(state.sums + r * shape.padded + i, set1(0.0f));
   }
-  for (int64_t block = run.begin; block < run.end; ++block) {
-    const std::byte* head = run.data + static_cast<size_t>(run.table[block]) * run.block_bytes;
-    const int64_t start = block * kKvBlockTokens;
-    for (int row = 0, next = 0; row < tile.rows; row = next) {
-      const VisibleSlots slots = visible_slots(tile, row, start);
-      for (next = row + 1; next < tile.rows && visible_slots(tile, next, start) == slots;) ++next;
-      if (slots.begin >= slots.end) continue;
-      attend_rows<kTileRows>(
-          {head, &tile, &shape, &state, lane_totals, row, slots.begin, slots.end}, next - row);
+}
+
+void attend(TileState& state, const TileQueries& tile, const KvShape& shape, const Block& block) {
+  const std::byte* fetch = block.next;
+  for (int row = 0, next = 0; row < tile.rows; row = next) {
+    const VisibleSlots slots = visible_slots(tile, row, block.position);
+    for (next = row + 1; next < tile.rows && visible_slots(tile, next, block.position) == slots;) {
+      ++next;
     }
+    if (slots.begin >= slots.end) continue;
+    attend_rows<kTileRows>({block.head, &tile, &shape, &state, row, slots.begin, slots.end, fetch},
+                           next - row);
+    fetch = nullptr;
   }
-  for (int r = 0; r < tile.rows; ++r) state.total[r] = sum(load(lane_totals + 16 * r));
+}
+
+void end_tile(TileState& state, int rows) {
+  for (int r = 0; r < rows; ++r) state.total[r] = sum(load(state.lane_totals + 16 * r));
 }
 
 void merge(TileState& into, int into_row, const TileState& from, int from_row, int padded) {
@@ -351,4 +374,5 @@ void set_query(TileQueries& tile, const KvShape& shape, int row, const float* q)
   }
 }
 
-constexpr AttentionKernels kKernels = {kTileRows, set_query, attend, merge, finish, quantize};
+constexpr AttentionKernels kKernels = {kTileRows, set_query, begin_tile, attend,
+                                       end_tile,  merge,     finish,     quantize};

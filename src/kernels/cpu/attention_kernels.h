@@ -49,17 +49,16 @@ struct TileQueries {
 // sum of probability times value.
 struct TileState {
   alignas(64) float largest[16];                       // [rows]
-  alignas(64) float total[16];                         // [rows]
+  alignas(64) float total[16];                         // [rows], by end_tile()
+  alignas(64) float lane_totals[kMaxTileRows * 16];    // before the lanes are added up
   alignas(64) float sums[kMaxTileRows * kMaxHeadDim];  // [rows][padded]
 };
 
-// Blocks [begin, end) of one sequence and kv head; block i lies at data + table[i] * block_bytes.
-struct BlockRun {
-  const std::byte* data = nullptr;
-  size_t block_bytes = 0;
-  const int32_t* table = nullptr;
-  int64_t begin = 0;
-  int64_t end = 0;
+// One head of one block of a sequence.
+struct Block {
+  const std::byte* head = nullptr;
+  int64_t position = 0;             // of its first token
+  const std::byte* next = nullptr;  // as many bytes are read from there next; nullptr: unknown
 };
 
 struct Quantized {
@@ -73,8 +72,13 @@ struct AttentionKernels {
   // Sets row `row` of the tile from q[dims].
   void (*set_query)(TileQueries& tile, const KvShape& shape, int row, const float* q);
 
-  // The online softmax over the run, from nothing.
-  void (*attend)(TileState& state, const TileQueries& tile, const KvShape& shape, BlockRun run);
+  // The online softmax over blocks: from nothing, with one block more, and the totals.
+  void (*begin_tile)(TileState& state, int rows, const KvShape& shape);
+  void (*attend)(TileState& state,
+                 const TileQueries& tile,
+                 const KvShape& shape,
+                 const Block& block);
+  void (*end_tile)(TileState& state, int rows);
 
   // Merges row `from_row` of `from`, the next segment, into row `into_row`.
   void (*merge)(TileState& into, int into_row, const TileState& from, int from_row, int padded);

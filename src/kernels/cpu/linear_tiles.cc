@@ -32,6 +32,14 @@ constexpr int64_t kPage = 4096;
 // first-level cache's sets: two steps of 128 columns of a tile or a panel each fill a half.
 int64_t spread(int64_t bytes) { return ceil_div(bytes, kPage) * kPage + kPage / 2; }
 
+void fetch_to_write(const void* at) {
+#if defined(__x86_64__)
+  asm volatile("prefetchw (%0)" ::"r"(at));  // compilers make a read of it
+#else
+  __builtin_prefetch(at, 1);
+#endif
+}
+
 // How a call is cut: slices of the depth one after another, in each the parts of the tokens, and
 // in each of those the strips of weights, so that all workers read the same activations.
 struct Plan {
@@ -195,7 +203,7 @@ class JobRunner {
     constexpr int64_t kLine = 64 / sizeof(float);
     for (int64_t t = 0; t < tokens_from(tile); ++t) {
       const float* row = out(tile) + t * call_.out.row_stride;
-      for (int64_t i = 0; i < rows(); i += kLine) asm volatile("prefetchw (%0)" ::"r"(row + i));
+      for (int64_t i = 0; i < rows(); i += kLine) fetch_to_write(row + i);
     }
     if (job_.group_begin == 0) return;
     for (int64_t t = 0; t < tokens_from(tile); ++t)
