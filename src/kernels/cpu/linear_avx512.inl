@@ -13,6 +13,9 @@ inline void prefetch(const uint8_t* at) {
   for (int i = 0; i < kBytes; i += 64) _mm_prefetch(at + i, _MM_HINT_T0);
 }
 
+// To the second-level cache.
+inline void prefetch_far(const uint8_t* at) { _mm_prefetch(at, _MM_HINT_T1); }
+
 inline int32_t load_i32(const int8_t* at) {
   int32_t value;
   __builtin_memcpy(&value, at, sizeof value);

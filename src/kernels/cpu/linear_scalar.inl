@@ -17,6 +17,8 @@ constexpr int kPrefetchBytes = 0;
 template <int kBytes>
 inline void prefetch(const uint8_t*) {}
 
+inline void prefetch_far(const uint8_t* /*at*/) {}
+
 // A vector whose lane r is f(r).
 template <typename V, typename Function>
 inline V lanes(Function f) {

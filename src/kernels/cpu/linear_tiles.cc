@@ -122,6 +122,7 @@ struct Job {
   int64_t tile_end;
   int64_t group_begin;
   int64_t group_end;
+  int64_t next_panel;  // where the worker goes on, as far as one can tell
 };
 
 class JobRunner {
@@ -131,8 +132,7 @@ class JobRunner {
         job_(job),
         ops_(*call.kernels.tiles),
         fused_(job.tile_end - job.tile_begin <= kBlockTiles),
-        step_(fused_ ? std::max<int64_t>(1, kFusedColumns / job.segment.group_size)
-                     : job.group_end - job.group_begin),
+        step_(groups_at_a_time(job, fused_)),
         kernels_(ops_.kernels[job.segment.centred != 0 ? 0 : 1]
                              [job.segment.offsets == Offsets::kMinima ? 1 : 0]),
         work_(carve_work(buffer, step_ * job.segment.group_size, job.group_end - job.group_begin)) {
@@ -186,8 +186,27 @@ class JobRunner {
            job_.panel * kPanelRows;
   }
 
+  // All groups of the job, or equal parts of them.
+  static int64_t groups_at_a_time(const Job& job, bool fused) {
+    const int64_t groups = job.group_end - job.group_begin;
+    if (!fused) return groups;
+    const int64_t most = std::max<int64_t>(1, kFusedColumns / job.segment.group_size);
+    return ceil_div(groups, ceil_div(groups, most));
+  }
+
+  int64_t group_bytes() const {
+    return static_cast<int64_t>(job_.segment.panel_bytes()) / job_.segment.groups();
+  }
+
+  const uint8_t* codes(int64_t panel, int64_t group) const {
+    return reinterpret_cast<const uint8_t*>(job_.segment.panel(panel)) + group * group_bytes();
+  }
+
   void unpack(int64_t group, int64_t groups) {
     for (int64_t p = 0; p < job_.panels; ++p) {
+      const bool last = group + groups == job_.group_end;
+      work_.panels[p].next = last ? codes(job_.next_panel + p, job_.group_begin)
+                                  : codes(job_.panel + p, group + groups);
       ops_.unpack({.segment = &job_.segment,
                    .segment_panel = job_.panel + p,
                    .group_begin = group,
@@ -221,6 +240,7 @@ class JobRunner {
                        .sets_y = job_.group_begin == 0,
                        .panels = work_.panels,
                        .panel_count = static_cast<int>(job_.panels),
+                       .next_bytes = tile == job_.tile_begin ? group_bytes() : 0,
                        .x = x.codes.as<int8_t>() + tile * call_.layout.stride,
                        .x_stride = call_.layout.stride,
                        .x_column = group * segment.group_size,
@@ -260,7 +280,7 @@ struct Place {
   int64_t strip;
 };
 
-void run_job(const Call& call, const Plan& plan, Place place, int worker) {
+void run_job(const Call& call, const Plan& plan, Place place, int worker, int workers) {
   for (const Segment& segment : call.weight.segments()) {
     const int64_t strips = strips_of(segment, plan.strip_panels);
     if (place.strip >= strips) {
@@ -282,6 +302,7 @@ void run_job(const Call& call, const Plan& plan, Place place, int worker) {
         .tile_end = std::min((place.part + 1) * plan.part_tiles, call.layout.tiles),
         .group_begin = segment.groups() * place.slice / plan.slices,
         .group_end = segment.groups() * (place.slice + 1) / plan.slices,
+        .next_panel = std::min(panel + width * workers, segment.panels() - panels),
     };
     if (job.group_begin == job.group_end) return;  // a group may be longer than a slice
     JobRunner(call, job, call.scratch.strips[static_cast<size_t>(worker)]).run();
@@ -321,7 +342,7 @@ void multiply_by_tiles(ThreadPool& pool, const Call& call) {
   for (int64_t slice = 0; slice < plan.slices; ++slice) {
     pool.for_each_chunk(plan.parts * plan.strips, 1, [&](int64_t begin, int64_t end, int worker) {
       for (int64_t i = begin; i < end; ++i)
-        run_job(call, plan, {slice, i / plan.strips, i % plan.strips}, worker);
+        run_job(call, plan, {slice, i / plan.strips, i % plan.strips}, worker, pool.size());
     });
   }
 }

@@ -36,7 +36,6 @@ template <WeightFormat kFormat>
 inline void unpack_codes(const uint8_t* codes, int group_size, B base, int8_t* to) {
   if constexpr (kFormat == WeightFormat::kInt6) {
     for (int k = 0; k < group_size; k += 16, codes += 192) {
-      prefetch<192>(codes + kPrefetchBytes);
       const SixBits six = load_six_bits(codes);
       QUERN_UNROLL for (int i = 0; i < 4; ++i, to += kTileRowBytes) {
         b_store(to, b_sub(six.columns[i], base));
@@ -46,7 +45,6 @@ inline void unpack_codes(const uint8_t* codes, int group_size, B base, int8_t* t
   }
   constexpr int kColumns = kFormat == WeightFormat::kInt4 ? 8 : 4;  // of a block of 64 bytes
   for (int k = 0; k < group_size; k += kColumns, codes += 64) {
-    prefetch<64>(codes + kPrefetchBytes);
     const B block = b_load(codes);
     if constexpr (kFormat == WeightFormat::kInt4) {
       b_store(to, b_sub(b_low_nibbles(block), base));
@@ -175,6 +173,7 @@ inline const int8_t* activations_at(const TileBlock& b, int tile, int64_t column
 
 // Columns [begin, end) of the weights of a block, all in one group.
 struct TileColumns {
+  int64_t group = 0;
   int64_t begin = 0;
   int64_t end = 0;
   bool resume = false;  // sums go on from where they lie, else from zero
@@ -198,6 +197,14 @@ inline void multiply_tile(const TileBlock& b, const TileSums& s, int tile, int64
   Tiles::dot<kSum, kActivationTile + kTile, kWeights>();
 }
 
+// A share of what is unpacked next: that of one sum of a group.
+inline void fetch_next(const TileBlock& b, const uint8_t* next, int64_t group, int tile) {
+  if (next == nullptr) return;
+  const int64_t end = b.next_bytes * (tile + 1) / b.tile_count;
+  for (int64_t at = b.next_bytes * tile / b.tile_count / 64 * 64; at < end; at += 64)
+    prefetch_far(next + group * b.next_bytes + at);
+}
+
 // One step: sum after sum of the step before leaves its register and the new one begins in it,
 // while those that were stored before become floats.
 template <bool kUncentred, GroupOffset kOffset, int T, int P, int... kSums>
@@ -215,6 +222,7 @@ inline void multiply_step(const TileBlock& b,
       Tiles::zero<kSum>();
     }
     multiply_tile<T, P, kSum>(b, sums, tile, columns.begin);
+    fetch_next(b, sums.panels[kSum % P].next, columns.group, tile + kSum / P);
     convert_after<kUncentred, kOffset, P, kSum>(pipeline.form, pipeline.stored);
   };
   (begin.template operator()<kSums>(), ...);
@@ -275,8 +283,10 @@ void multiply_region(const TileBlock& b, const TileRegion& region, TilePipeline&
   for (int64_t group = 0; group < b.groups; ++group) {
     const int64_t end = (group + 1) * b.group_size;
     for (int64_t k = end - b.group_size; k < end; k += part) {
-      const TileColumns columns = {
-          .begin = k, .end = std::min(k + part, end), .resume = k > end - b.group_size};
+      const TileColumns columns = {.group = group,
+                                   .begin = k,
+                                   .end = std::min(k + part, end),
+                                   .resume = k > end - b.group_size};
       multiply_columns<kUncentred, kOffset, T, P>(b, region, group, columns, local);
     }
   }

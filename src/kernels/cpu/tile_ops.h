@@ -76,6 +76,9 @@ struct TilePanel {
   float* scales = nullptr;    // [groups][16]
   float* minima = nullptr;    // [groups][16], kMinimum
   int32_t* pairs = nullptr;   // [groups][16], uncentred: (r, 128 r) with r = zero point - code_base
+  // The codes that are unpacked next: as many as those of the block, fetched while it is
+  // multiplied.
+  const uint8_t* next = nullptr;
 };
 
 // Unpacks groups [group_begin, group_begin + groups) of one panel.
@@ -84,7 +87,8 @@ struct UnpackTiles {
   int64_t segment_panel = 0;
   int64_t group_begin = 0;
   int64_t groups = 0;
-  int64_t record_begin = 0;  // where the numbers of the first group go
+  int64_t record_begin = 0;       // where the numbers of the first group go
+  const uint8_t* next = nullptr;  // as many bytes of codes are fetched from there meanwhile
   TilePanel to;
 };
 
@@ -97,6 +101,7 @@ struct TileBlock {
   bool sets_y = true;                 // the job's first group sets y, which else holds a sum so far
   const TilePanel* panels = nullptr;  // [panel_count]
   int panel_count = 0;
+  int64_t next_bytes = 0;     // of each group of TilePanel::next
   const int8_t* x = nullptr;  // tiles, x_stride bytes apart: [columns / 64][shape.tokens][64]
   int64_t x_stride = 0;
   int64_t x_column = 0;  // where the first group begins in x
