@@ -133,6 +133,7 @@ class JobRunner {
         ops_(*call.kernels.tiles),
         fused_(job.tile_end - job.tile_begin <= kBlockTiles),
         step_(groups_at_a_time(job, fused_)),
+        group_bytes_(static_cast<int64_t>(job.segment.panel_bytes()) / job.segment.groups()),
         kernels_(ops_.kernels[job.segment.centred != 0 ? 0 : 1]
                              [job.segment.offsets == Offsets::kMinima ? 1 : 0]),
         work_(carve_work(buffer, step_ * job.segment.group_size, job.group_end - job.group_begin)) {
@@ -194,12 +195,8 @@ class JobRunner {
     return ceil_div(groups, ceil_div(groups, most));
   }
 
-  int64_t group_bytes() const {
-    return static_cast<int64_t>(job_.segment.panel_bytes()) / job_.segment.groups();
-  }
-
   const uint8_t* codes(int64_t panel, int64_t group) const {
-    return reinterpret_cast<const uint8_t*>(job_.segment.panel(panel)) + group * group_bytes();
+    return reinterpret_cast<const uint8_t*>(job_.segment.panel(panel)) + group * group_bytes_;
   }
 
   void unpack(int64_t group, int64_t groups) {
@@ -233,6 +230,7 @@ class JobRunner {
     const Segment& segment = job_.segment;
     const LinearScratch::Quantized& x = call_.quantized(segment.group_size);
     const int64_t group_stride = segment.groups() * call_.layout.tokens;
+    const int64_t tiles = tiles_from(tile);
     kernels_.multiply({.shape = shape(),
                        .group_size = segment.group_size,
                        .groups = groups,
@@ -240,11 +238,12 @@ class JobRunner {
                        .sets_y = job_.group_begin == 0,
                        .panels = work_.panels,
                        .panel_count = static_cast<int>(job_.panels),
-                       .next_bytes = tile == job_.tile_begin ? group_bytes() : 0,
+                       .next_bytes = group_bytes_,
+                       .next_share = tile == job_.tile_begin ? group_bytes_ / tiles : 0,
                        .x = x.codes.as<int8_t>() + tile * call_.layout.stride,
                        .x_stride = call_.layout.stride,
                        .x_column = group * segment.group_size,
-                       .tile_count = static_cast<int>(tiles_from(tile)),
+                       .tile_count = static_cast<int>(tiles),
                        .x_groups = x.groups.as<ActivationGroup>() + tile * group_stride +
                                    group * call_.layout.tokens,
                        .group_stride = group_stride,
@@ -269,6 +268,7 @@ class JobRunner {
   const TileOps& ops_;
   const bool fused_;
   const int64_t step_;  // groups that are unpacked at a time
+  const int64_t group_bytes_;  // of codes, of one panel
   const TileKernels& kernels_;
   Work work_;
   TilePipeline pipeline_;

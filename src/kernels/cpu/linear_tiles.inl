@@ -199,10 +199,8 @@ inline void multiply_tile(const TileBlock& b, const TileSums& s, int tile, int64
 
 // A share of what is unpacked next: that of one sum of a group.
 inline void fetch_next(const TileBlock& b, const uint8_t* next, int64_t group, int tile) {
-  if (next == nullptr) return;
-  const int64_t end = b.next_bytes * (tile + 1) / b.tile_count;
-  for (int64_t at = b.next_bytes * tile / b.tile_count / 64 * 64; at < end; at += 64)
-    prefetch_far(next + group * b.next_bytes + at);
+  next += group * b.next_bytes + tile * b.next_share;
+  for (int64_t at = 0; at < b.next_share; at += 64) prefetch_far(next + at);
 }
 
 // One step: sum after sum of the step before leaves its register and the new one begins in it,
