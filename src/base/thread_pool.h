@@ -38,11 +38,16 @@ class ThreadPool {
                       FunctionRef<void(int64_t begin, int64_t end, int worker)> body);
 
  private:
+  static constexpr auto kNothing = [](int) {};
+
   void work(int worker);
 
-  const FunctionRef<void(int)>* body_ = nullptr;
+  // What workers wait for, and what they do then, in one cache line.
   alignas(64) std::atomic<uint32_t> epoch_{0};
-  alignas(64) std::atomic<int> running_{0};
+  FunctionRef<void(int)> body_{kNothing};
+  // What the caller waits for: goes up by the number of workers in every epoch, never back.
+  alignas(64) std::atomic<uint32_t> finished_{0};
+  // Seldom written.
   alignas(64) std::atomic<int> sleeping_{0};
   std::atomic<bool> caller_sleeps_{false};
   std::atomic<bool> stopping_{false};

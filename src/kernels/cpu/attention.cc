@@ -29,6 +29,9 @@ constexpr int kItemRows = 48;
 // Pieces of work for each worker, below which the kv heads of a sequence are dealt out.
 constexpr int64_t kItemsPerWorker = 4;
 
+// Numbers of keys that are stored in about 3 us: no less is worth another core.
+constexpr int64_t kStoreChunk = 2048;
+
 // One piece of work: the positions [row, row + row_count) of a sequence, the heads of the kv heads
 // [kv_head, kv_head + kv_heads), and either every segment (partial < 0) or the one whose results
 // go to `partial`. Kv heads that lie side by side are visited block by block, as they lie in
@@ -464,18 +467,31 @@ void store_kv(ThreadPool& pool,
   QUERN_CHECK(k.row_elements() == width && v.row_elements() == width);
   check_sequences(layer, k, sequences);
   check_sequences(layer, v, sequences);
-  const int64_t chunk = std::max<int64_t>(1, 16384 / width);  // about 10 us of work
+  const auto store_row = [&](const SequenceSpan& s, int64_t row) {
+    const int64_t position = s.position_begin + row;
+    const int32_t block = s.block_table[static_cast<size_t>(position / kKvBlockTokens)];
+    std::byte* head = layer.data + static_cast<size_t>(block) * layer.block_bytes;
+    for (int64_t at = 0; at < width; at += shape.dims, head += shape.head_bytes) {
+      store_head(kernels, head, shape, static_cast<int>(position % kKvBlockTokens),
+                 k.f32_row(s.row_begin + row) + at, v.f32_row(s.row_begin + row) + at);
+    }
+  };
+  const int64_t chunk = std::max<int64_t>(1, kStoreChunk / width);
+  const auto is_short = [&](const SequenceSpan& s) { return s.row_count <= chunk; };
+  if (std::all_of(sequences.begin(), sequences.end(), is_short)) {
+    const auto count = static_cast<int64_t>(sequences.size());
+    pool.for_each_chunk(count, std::min(chunk, ceil_div(count, pool.size())),
+                        [&](int64_t begin, int64_t end, int) {
+                          for (int64_t i = begin; i < end; ++i) {
+                            const SequenceSpan& s = sequences[static_cast<size_t>(i)];
+                            for (int64_t row = 0; row < s.row_count; ++row) store_row(s, row);
+                          }
+                        });
+    return;
+  }
   for (const SequenceSpan& s : sequences) {
     pool.for_each_chunk(s.row_count, chunk, [&](int64_t begin, int64_t end, int) {
-      for (int64_t row = begin; row < end; ++row) {
-        const int64_t position = s.position_begin + row;
-        const int32_t block = s.block_table[static_cast<size_t>(position / kKvBlockTokens)];
-        std::byte* head = layer.data + static_cast<size_t>(block) * layer.block_bytes;
-        for (int64_t at = 0; at < width; at += shape.dims, head += shape.head_bytes) {
-          store_head(kernels, head, shape, static_cast<int>(position % kKvBlockTokens),
-                     k.f32_row(s.row_begin + row) + at, v.f32_row(s.row_begin + row) + at);
-        }
-      }
+      for (int64_t row = begin; row < end; ++row) store_row(s, row);
     });
   }
 }
