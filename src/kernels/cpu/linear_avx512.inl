@@ -16,6 +16,9 @@ inline void prefetch(const uint8_t* at) {
 // To the second-level cache.
 inline void prefetch_far(const uint8_t* at) { _mm_prefetch(at, _MM_HINT_T1); }
 
+// For the intrinsic, compilers read.
+inline void prefetch_to_write(const float* at) { asm volatile("prefetchw (%0)" ::"r"(at)); }
+
 inline int32_t load_i32(const int8_t* at) {
   int32_t value;
   __builtin_memcpy(&value, at, sizeof value);

@@ -19,6 +19,8 @@ inline void prefetch(const uint8_t*) {}
 
 inline void prefetch_far(const uint8_t* /*at*/) {}
 
+inline void prefetch_to_write(const float* /*at*/) {}
+
 // A vector whose lane r is f(r).
 template <typename V, typename Function>
 inline V lanes(Function f) {

@@ -32,14 +32,6 @@ constexpr int64_t kPage = 4096;
 // first-level cache's sets: two steps of 128 columns of a tile or a panel each fill a half.
 int64_t spread(int64_t bytes) { return ceil_div(bytes, kPage) * kPage + kPage / 2; }
 
-void fetch_to_write(const void* at) {
-#if defined(__x86_64__)
-  asm volatile("prefetchw (%0)" ::"r"(at));  // compilers make a read of it
-#else
-  __builtin_prefetch(at, 1);
-#endif
-}
-
 // How a call is cut: slices of the depth one after another, in each the parts of the tokens, and
 // in each of those the strips of weights, so that all workers read the same activations.
 struct Plan {
@@ -213,14 +205,8 @@ class JobRunner {
     }
   }
 
-  // y goes on from the slice before. The output, which lies in no cache as a rule, is fetched while
-  // the block is multiplied.
+  // y goes on from the slice before.
   void load(int64_t tile) {
-    constexpr int64_t kLine = 64 / sizeof(float);
-    for (int64_t t = 0; t < tokens_from(tile); ++t) {
-      const float* row = out(tile) + t * call_.out.row_stride;
-      for (int64_t i = 0; i < rows(); i += kLine) fetch_to_write(row + i);
-    }
     if (job_.group_begin == 0) return;
     for (int64_t t = 0; t < tokens_from(tile); ++t)
       std::copy_n(out(tile) + t * call_.out.row_stride, rows(), work_.y + t * kBlockWidth);
@@ -248,7 +234,10 @@ class JobRunner {
                                    group * call_.layout.tokens,
                        .group_stride = group_stride,
                        .sums = work_.sums,
-                       .y = work_.y},
+                       .y = work_.y,
+                       .out = out(tile),
+                       .out_stride = call_.out.row_stride,
+                       .out_rows = ceil_div(kTileTokens, job_.group_end - job_.group_begin)},
                       pipeline_);
   }
 
@@ -267,7 +256,7 @@ class JobRunner {
   const Job& job_;
   const TileOps& ops_;
   const bool fused_;
-  const int64_t step_;  // groups that are unpacked at a time
+  const int64_t step_;         // groups that are unpacked at a time
   const int64_t group_bytes_;  // of codes, of one panel
   const TileKernels& kernels_;
   Work work_;

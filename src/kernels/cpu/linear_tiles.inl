@@ -203,6 +203,14 @@ inline void fetch_next(const TileBlock& b, const uint8_t* next, int64_t group, i
   for (int64_t at = 0; at < b.next_share; at += 64) prefetch_far(next + at);
 }
 
+// A share of the output of one tile and panel.
+inline void fetch_output(const TileBlock& b, int64_t group, int tile, int64_t panel) {
+  const int64_t begin = (b.group_begin + group) * b.out_rows;
+  const int64_t end = std::min<int64_t>(begin + b.out_rows, b.shape.tokens);
+  const float* at = b.out + tile * b.shape.tokens * b.out_stride + panel * kPanelRows;
+  for (int64_t row = begin; row < end; ++row) prefetch_to_write(at + row * b.out_stride);
+}
+
 // One step: sum after sum of the step before leaves its register and the new one begins in it,
 // while those that were stored before become floats.
 template <bool kUncentred, GroupOffset kOffset, int T, int P, int... kSums>
@@ -221,6 +229,7 @@ inline void multiply_step(const TileBlock& b,
     }
     multiply_tile<T, P, kSum>(b, sums, tile, columns.begin);
     fetch_next(b, sums.panels[kSum % P].next, columns.group, tile + kSum / P);
+    fetch_output(b, columns.group, tile + kSum / P, sums.panels - b.panels + kSum % P);
     convert_after<kUncentred, kOffset, P, kSum>(pipeline.form, pipeline.stored);
   };
   (begin.template operator()<kSums>(), ...);

@@ -101,8 +101,8 @@ struct TileBlock {
   bool sets_y = true;                 // the job's first group sets y, which else holds a sum so far
   const TilePanel* panels = nullptr;  // [panel_count]
   int panel_count = 0;
-  int64_t next_bytes = 0;  // of each group of TilePanel::next
-  int64_t next_share = 0;  // of those, so many are fetched for each tile of activations
+  int64_t next_bytes = 0;     // of each group of TilePanel::next
+  int64_t next_share = 0;     // of those, so many are fetched for each tile of activations
   const int8_t* x = nullptr;  // tiles, x_stride bytes apart: [columns / 64][shape.tokens][64]
   int64_t x_stride = 0;
   int64_t x_column = 0;  // where the first group begins in x
@@ -112,6 +112,11 @@ struct TileBlock {
   int64_t group_stride = 0;
   int32_t* sums = nullptr;  // [kWorkSums], working memory
   float* y = nullptr;       // [tile_count * shape.tokens][kBlockWidth]
+  // Where y will be written, rows out_stride apart: fetched meanwhile, out_rows of each tile and
+  // panel in a group.
+  const float* out = nullptr;
+  int64_t out_stride = 0;
+  int64_t out_rows = 0;
 };
 
 // The tiles of activations and panels of weights of a step, and what all steps have in common.
