@@ -145,8 +145,9 @@ class Backend {
   // Rotates x: [tokens, heads, head_dim] in place (RoPE, arXiv:2104.09864, half-split pairing).
   virtual void rope(Tensor x, std::span<const int32_t> positions, const RopeParams& params) = 0;
 
-  // out = silu(gate) * up, where gate_up joins both: [tokens, 2 * width]; out: [tokens, width].
-  virtual void silu_multiply(Tensor out, Tensor gate_up) = 0;
+  // out = silu(gate) * up, where linear(x, gate_up) gives both, joined. x: [tokens, columns];
+  // out: [tokens, rows / 2]. Never keeps the joined matrix where it can do without.
+  virtual void gated_linear(Tensor out, Tensor x, const PackedWeight& gate_up) = 0;
 
   // Bytes of one block of one layer.
   virtual size_t kv_block_bytes(const KvLayout& layout) const = 0;

@@ -54,6 +54,10 @@ int64_t joined_width(const MixerSpec& mixer) {
   return width;
 }
 
+int64_t attention_width(const MixerSpec& mixer) {
+  return std::holds_alternative<AttentionSpec>(mixer) ? joined_width(mixer) : 0;
+}
+
 int64_t inner_width(const MixerSpec& mixer) { return output_linear(mixer).in; }
 
 Tensor contiguous(const FloatMatrix& matrix, int64_t rows, int64_t columns) {
@@ -66,11 +70,6 @@ Tensor heads_of(Tensor joined, int64_t first, int64_t heads, int64_t head_dim) {
   Tensor view(joined.f32() + first, DType::kF32, {joined.rows(), heads, head_dim});
   view.row_stride = joined.row_stride;
   return view;
-}
-
-const LinearSpec& first_linear(const MixerSpec& mixer) {
-  if (const auto* attention = std::get_if<AttentionSpec>(&mixer)) return attention->q;
-  return std::get<MlpSpec>(mixer).gate;
 }
 
 // Everything that a mixer's run needs beside its own spec.
@@ -87,9 +86,9 @@ struct MixerRun {
     if (observer != nullptr) (*observer)(first, input);
   }
 
-  // The joined output of the layers that read h.
-  Tensor project(const MixerSpec& mixer) const {
-    observe(first_linear(mixer), h);
+  // The joined output of q, k and v.
+  Tensor project(const AttentionSpec& mixer) const {
+    observe(mixer.q, h);
     const Tensor joined = contiguous(scratch.joined, h.rows(), weights.input->rows());
     backend.linear(joined, h, *weights.input);
     return joined;
@@ -103,7 +102,8 @@ struct MixerRun {
   }
 };
 
-Tensor run(const AttentionSpec& spec, Tensor joined, const MixerRun& run) {
+Tensor run(const AttentionSpec& spec, const MixerRun& run) {
+  const Tensor joined = run.project(spec);
   const int64_t rows = joined.rows();
   const Tensor q = heads_of(joined, 0, spec.heads, spec.head_dim);
   const Tensor k = heads_of(joined, spec.q.out, spec.kv_heads, spec.head_dim);
@@ -122,9 +122,10 @@ Tensor run(const AttentionSpec& spec, Tensor joined, const MixerRun& run) {
   return run.answer(spec.o, inner);
 }
 
-Tensor run(const MlpSpec& spec, Tensor joined, const MixerRun& run) {
-  const Tensor inner = contiguous(run.scratch.inner, joined.rows(), spec.down.in);
-  run.backend.silu_multiply(inner, joined);
+Tensor run(const MlpSpec& spec, const MixerRun& run) {
+  run.observe(spec.gate, run.h);
+  const Tensor inner = contiguous(run.scratch.inner, run.h.rows(), spec.down.in);
+  run.backend.gated_linear(inner, run.h, *run.weights.input);
   return run.answer(spec.down, inner);
 }
 
@@ -188,7 +189,7 @@ Result<BlockWeights> load_block(const BlockSpec& spec,
 }
 
 BlockScratch::BlockScratch(const ModelSpec& spec, int64_t rows)
-    : joined(rows, widest(spec, joined_width)),
+    : joined(rows, widest(spec, attention_width)),
       inner(rows, widest(spec, inner_width)),
       hidden(rows, spec.hidden),
       normed(rows, spec.hidden) {}
@@ -196,14 +197,6 @@ BlockScratch::BlockScratch(const ModelSpec& spec, int64_t rows)
 uint64_t step_row_bytes(const ModelSpec& spec) {
   const int64_t scratch = widest(spec, joined_width) + widest(spec, inner_width) + 2 * spec.hidden;
   return static_cast<uint64_t>(scratch + spec.hidden) * sizeof(float);
-}
-
-size_t BlockScratch::bytes() const {
-  int64_t elements = 0;
-  for (const FloatMatrix* matrix : {&joined, &inner, &hidden, &normed}) {
-    elements += matrix->rows() * matrix->columns();
-  }
-  return static_cast<size_t>(elements) * sizeof(float);
 }
 
 Tensor run_mixer(const BlockSpec& spec,
@@ -215,8 +208,7 @@ Tensor run_mixer(const BlockSpec& spec,
                  BlockScratch& scratch,
                  LinearObserver* observer) {
   const MixerRun mixer_run{weights, backend, kv, step, h, scratch, observer};
-  const Tensor joined = mixer_run.project(spec.mixer);
-  return std::visit([&](const auto& mixer) { return run(mixer, joined, mixer_run); }, spec.mixer);
+  return std::visit([&](const auto& mixer) { return run(mixer, mixer_run); }, spec.mixer);
 }
 
 }  // namespace quern

@@ -54,15 +54,14 @@ class BlockScratch {
  public:
   BlockScratch(const ModelSpec& spec, int64_t rows);
 
-  FloatMatrix joined;  // [rows, widest of q+k+v and gate+up]
+  FloatMatrix joined;  // [rows, widest of q+k+v]
   FloatMatrix inner;   // [rows, widest of heads * head_dim and MLP width]
   FloatMatrix hidden;  // [rows, hidden]: what a mixer answers
   FloatMatrix normed;  // [rows, hidden]: what it reads
-
-  size_t bytes() const;
 };
 
-// Bytes that a forward step takes for each row: BlockScratch and the residual stream.
+// Bytes that a forward step takes for each row: BlockScratch, the residual stream, and gate and up
+// joined, which backends keep where they cannot do without.
 uint64_t step_row_bytes(const ModelSpec& spec);
 
 // Where the tokens of this step stand.

@@ -148,8 +148,7 @@ class LoadedModel final : public Model {
   void report(LoadReport& out) const {
     out.weight_bytes = weights_.bytes();
     out.kv_cache_bytes = kv_.bytes();
-    const auto residual_elements = static_cast<size_t>(residual_.rows() * residual_.columns());
-    out.scratch_bytes = scratch_.bytes() + residual_elements * sizeof(float);
+    out.scratch_bytes = static_cast<uint64_t>(limits_.max_batch_tokens) * step_row_bytes(spec_);
   }
 
  private:

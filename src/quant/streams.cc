@@ -87,7 +87,8 @@ Tensor BlockRunner::run(const BlockSpec& spec,
 }
 
 size_t BlockRunner::bytes(const ModelSpec& spec, const Backend& backend, int64_t longest) {
-  return BlockScratch(spec, longest).bytes() + cache_bytes(spec, backend, longest);
+  return static_cast<uint64_t>(longest) * step_row_bytes(spec) +
+         cache_bytes(spec, backend, longest);
 }
 
 }  // namespace quern

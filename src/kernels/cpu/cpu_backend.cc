@@ -38,8 +38,8 @@ void CpuBackend::rope(Tensor x, std::span<const int32_t> positions, const RopePa
   cpu::rope(pool_, isa_, rope_tables_, x, positions, params);
 }
 
-void CpuBackend::silu_multiply(Tensor out, Tensor gate_up) {
-  cpu::silu_multiply(pool_, isa_, out, gate_up);
+void CpuBackend::gated_linear(Tensor out, Tensor x, const PackedWeight& gate_up) {
+  cpu::gated_linear(pool_, isa_, linear_scratch_, out, x, static_cast<const CpuWeight&>(gate_up));
 }
 
 size_t CpuBackend::kv_block_bytes(const KvLayout& layout) const {

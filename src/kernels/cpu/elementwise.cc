@@ -76,13 +76,18 @@ void add(ThreadPool& pool, Isa isa, Tensor x, Tensor y) {
                [&](int64_t row) { kernels.add(x.f32_row(row), y.f32_row(row), x.row_elements()); });
 }
 
+GateKernel gate_kernel_for(Isa isa) { return table_for(kTables, isa).silu_multiply; }
+
 void silu_multiply(ThreadPool& pool, Isa isa, Tensor out, Tensor gate_up) {
-  const ElementwiseKernels& kernels = table_for(kTables, isa);
+  silu_multiply(pool, gate_kernel_for(isa), out, gate_up);
+}
+
+void silu_multiply(ThreadPool& pool, GateKernel kernel, Tensor out, Tensor gate_up) {
   const int64_t width = out.row_elements();
   QUERN_CHECK(out.rows() == gate_up.rows() && gate_up.row_elements() == 2 * width);
   for_each_row(pool, out.rows(), kSiluCost * width, [&](int64_t row) {
     const float* gate = gate_up.f32_row(row);
-    kernels.silu_multiply(out.f32_row(row), gate, gate + width, width);
+    kernel(out.f32_row(row), gate, gate + width, width);
   });
 }
 

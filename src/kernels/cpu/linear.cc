@@ -390,6 +390,11 @@ int64_t panels_per_chunk(const CpuWeight& weight, int threads) {
   return std::max(together, target / panel / together * together);
 }
 
+LinearKernels kernels_for(Isa isa) {
+  return {
+      .ops = &table_for(kLinearOps, isa), .tiles = tile_ops_for(isa), .gate = gate_kernel_for(isa)};
+}
+
 }  // namespace
 
 void linear(ThreadPool& pool,
@@ -415,14 +420,49 @@ void linear(ThreadPool& pool,
                       [&](int64_t begin, int64_t end, int) { multiply(call, begin, end); });
 }
 
+void gated_linear(ThreadPool& pool,
+                  const LinearKernels& kernels,
+                  LinearScratch& scratch,
+                  Tensor out,
+                  Tensor x,
+                  const CpuWeight& gate_up) {
+  const int64_t width = gate_up.rows() / 2;
+  QUERN_CHECK(gate_up.rows() == 2 * width && out.row_elements() == width);
+  QUERN_CHECK(x.row_elements() == gate_up.columns() && x.rows() == out.rows());
+  if (x.rows() == 0) return;
+  if (gates_by_tiles(kernels, gate_up, x.rows())) {
+    const Call call{.kernels = kernels,
+                    .scratch = scratch,
+                    .weight = gate_up,
+                    .out = out,
+                    .tokens = x.rows(),
+                    .layout = layout_for(kernels, gate_up, x.rows()),
+                    .gated = true};
+    prepare(pool, call, x);
+    return multiply_by_tiles(pool, call);
+  }
+  grow(scratch.gate_up, static_cast<size_t>(x.rows() * gate_up.rows()) * sizeof(float));
+  const Tensor joined(scratch.gate_up.data(), DType::kF32, {x.rows(), gate_up.rows()});
+  linear(pool, kernels, scratch, joined, x, gate_up);
+  silu_multiply(pool, kernels.gate, out, joined);
+}
+
 void linear(ThreadPool& pool,
             Isa isa,
             LinearScratch& scratch,
             Tensor out,
             Tensor x,
             const CpuWeight& weight) {
-  linear(pool, {.ops = &table_for(kLinearOps, isa), .tiles = tile_ops_for(isa)}, scratch, out, x,
-         weight);
+  linear(pool, kernels_for(isa), scratch, out, x, weight);
+}
+
+void gated_linear(ThreadPool& pool,
+                  Isa isa,
+                  LinearScratch& scratch,
+                  Tensor out,
+                  Tensor x,
+                  const CpuWeight& gate_up) {
+  gated_linear(pool, kernels_for(isa), scratch, out, x, gate_up);
 }
 
 }  // namespace quern::cpu

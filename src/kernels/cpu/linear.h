@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/packed.h"
 #include "tensor/buffer.h"
@@ -25,6 +26,7 @@ struct LinearScratch {
   };
 
   std::array<Quantized, kMaxGroupSizes> quantized;
+  Buffer gate_up;              // [tokens, rows] float, where gated_linear() needs it
   Buffer columns;              // float activations in tiles, [tile][column][rows of the tile]
   std::vector<Buffer> strips;  // unpacked weights, one for each worker
 };
@@ -36,6 +38,7 @@ struct TileOps;
 struct LinearKernels {
   const LinearOps* ops = nullptr;
   const TileOps* tiles = nullptr;  // nullptr: there is no matrix unit
+  GateKernel gate = nullptr;       // gated_linear() alone needs it
 };
 
 // Contract: Backend::linear().
@@ -46,6 +49,14 @@ void linear(ThreadPool& pool,
             Tensor x,
             const CpuWeight& weight);
 
+// Contract: Backend::gated_linear().
+void gated_linear(ThreadPool& pool,
+                  Isa isa,
+                  LinearScratch& scratch,
+                  Tensor out,
+                  Tensor x,
+                  const CpuWeight& gate_up);
+
 // The same on given kernels; for tests of kernels that no machine at hand would choose.
 void linear(ThreadPool& pool,
             const LinearKernels& kernels,
@@ -53,5 +64,11 @@ void linear(ThreadPool& pool,
             Tensor out,
             Tensor x,
             const CpuWeight& weight);
+void gated_linear(ThreadPool& pool,
+                  const LinearKernels& kernels,
+                  LinearScratch& scratch,
+                  Tensor out,
+                  Tensor x,
+                  const CpuWeight& gate_up);
 
 }  // namespace quern::cpu

@@ -28,6 +28,7 @@ struct Call {
   Tensor out;
   int64_t tokens;
   ActivationLayout layout;
+  bool gated = false;  // out is silu(first segment) * second segment
 
   const LinearOps& ops() const { return *kernels.ops; }
 

@@ -51,9 +51,11 @@ int64_t strips_of(const Segment& segment, int64_t strip_panels) {
   return ceil_div(segment.panels(), panels_of_strip(segment, strip_panels));
 }
 
-int64_t count_strips(const CpuWeight& weight, int64_t strip_panels) {
+// A gated strip has half of its panels from either segment.
+int64_t count_strips(const Call& call, int64_t strip_panels) {
+  if (call.gated) return strips_of(call.weight.segments()[0], strip_panels / 2);
   int64_t strips = 0;
-  for (const Segment& segment : weight.segments()) strips += strips_of(segment, strip_panels);
+  for (const Segment& segment : call.weight.segments()) strips += strips_of(segment, strip_panels);
   return strips;
 }
 
@@ -65,11 +67,12 @@ Plan plan_call(const Call& call, int threads) {
   plan.part_tiles = block_size(ceil_div(tiles, kBlockTiles), kJobTiles / kBlockTiles) * kBlockTiles;
   plan.parts = ceil_div(tiles, plan.part_tiles);
   plan.strip_panels = kBlockPanels;
-  while (plan.strip_panels > 1 &&
-         count_strips(call.weight, plan.strip_panels) * plan.parts < kJobsPerThread * threads) {
+  const int64_t fewest = call.gated ? 2 : 1;
+  while (plan.strip_panels > fewest &&
+         count_strips(call, plan.strip_panels) * plan.parts < kJobsPerThread * threads) {
     plan.strip_panels /= 2;
   }
-  plan.strips = count_strips(call.weight, plan.strip_panels);
+  plan.strips = count_strips(call, plan.strip_panels);
   return plan;
 }
 
@@ -105,11 +108,13 @@ Work carve_work(Buffer& buffer, int64_t columns, int64_t groups) {
   return work;
 }
 
-// Panels of a segment times tiles of activations, over some of the groups.
+// Panels of a segment, or of two that are alike, times tiles of activations, over some of the
+// groups.
 struct Job {
   const Segment& segment;
+  const Segment* up;  // gated: has as many panels as `segment`, behind those; else nullptr
   int64_t panel;
-  int64_t panels;
+  int64_t panels;  // of each
   int64_t tile_begin;
   int64_t tile_end;
   int64_t group_begin;
@@ -168,7 +173,12 @@ class JobRunner {
     return std::min(tiles_from(tile) * call_.layout.tokens, call_.tokens - begin);
   }
 
-  // Valid rows of weights.
+  // All panels, one after another.
+  int64_t panels() const { return job_.up != nullptr ? 2 * job_.panels : job_.panels; }
+
+  const Segment& segment_of(int64_t p) const { return p < job_.panels ? job_.segment : *job_.up; }
+
+  // Valid rows of weights of each segment.
   int64_t rows() const {
     const int64_t begin = job_.panel * kPanelRows;
     return std::min(job_.panels * kPanelRows, job_.segment.rows - begin);
@@ -187,17 +197,19 @@ class JobRunner {
     return ceil_div(groups, ceil_div(groups, most));
   }
 
-  const uint8_t* codes(int64_t panel, int64_t group) const {
-    return reinterpret_cast<const uint8_t*>(job_.segment.panel(panel)) + group * group_bytes_;
+  const uint8_t* codes(const Segment& segment, int64_t panel, int64_t group) const {
+    return reinterpret_cast<const uint8_t*>(segment.panel(panel)) + group * group_bytes_;
   }
 
   void unpack(int64_t group, int64_t groups) {
-    for (int64_t p = 0; p < job_.panels; ++p) {
-      const bool last = group + groups == job_.group_end;
-      work_.panels[p].next = last ? codes(job_.next_panel + p, job_.group_begin)
-                                  : codes(job_.panel + p, group + groups);
-      ops_.unpack({.segment = &job_.segment,
-                   .segment_panel = job_.panel + p,
+    const bool last = group + groups == job_.group_end;
+    for (int64_t p = 0; p < panels(); ++p) {
+      const Segment& segment = segment_of(p);
+      const int64_t at = p % job_.panels;
+      work_.panels[p].next = last ? codes(segment, job_.next_panel + at, job_.group_begin)
+                                  : codes(segment, job_.panel + at, group + groups);
+      ops_.unpack({.segment = &segment,
+                   .segment_panel = job_.panel + at,
                    .group_begin = group,
                    .groups = groups,
                    .record_begin = group - job_.group_begin,
@@ -223,7 +235,7 @@ class JobRunner {
                        .group_begin = group - job_.group_begin,
                        .sets_y = job_.group_begin == 0,
                        .panels = work_.panels,
-                       .panel_count = static_cast<int>(job_.panels),
+                       .panel_count = static_cast<int>(panels()),
                        .next_bytes = group_bytes_,
                        .next_share = tile == job_.tile_begin ? group_bytes_ / tiles : 0,
                        .x = x.codes.as<int8_t>() + tile * call_.layout.stride,
@@ -237,12 +249,14 @@ class JobRunner {
                        .y = work_.y,
                        .out = out(tile),
                        .out_stride = call_.out.row_stride,
+                       .out_panels = job_.panels,
                        .out_rows = ceil_div(kTileTokens, job_.group_end - job_.group_begin)},
                       pipeline_);
   }
 
   void store(int64_t tile) {
     kernels_.drain(pipeline_);
+    if (job_.up != nullptr) return store_gated(tile);
     const bool last = job_.group_end == job_.segment.groups();
     ops_.write({.y = work_.y,
                 .tokens = tokens_from(tile),
@@ -250,6 +264,14 @@ class JobRunner {
                 .bias = last ? call_.weight.bias(job_.segment, job_.panel) : nullptr,
                 .out = out(tile),
                 .out_stride = call_.out.row_stride});
+  }
+
+  void store_gated(int64_t tile) {
+    for (int64_t t = 0; t < tokens_from(tile); ++t) {
+      const float* gate = work_.y + t * kBlockWidth;
+      call_.kernels.gate(out(tile) + t * call_.out.row_stride, gate,
+                         gate + job_.panels * kPanelRows, rows());
+    }
   }
 
   const Call& call_;
@@ -267,36 +289,43 @@ struct Place {
   int64_t slice;
   int64_t part;
   int64_t strip;
+  size_t segment = 0;
 };
 
+Job job_at(const Call& call, const Plan& plan, const Place& place, int workers) {
+  const Segment& segment = call.weight.segments()[place.segment];
+  const int64_t width = call.gated ? plan.strip_panels / 2 : plan.strip_panels;
+  const int64_t panel = place.strip * width;
+  const int64_t panels = std::min(width, segment.panels() - panel);
+  return {
+      .segment = segment,
+      .up = call.gated ? &call.weight.segments()[1] : nullptr,
+      .panel = panel,
+      .panels = panels,
+      .tile_begin = place.part * plan.part_tiles,
+      .tile_end = std::min((place.part + 1) * plan.part_tiles, call.layout.tiles),
+      .group_begin = segment.groups() * place.slice / plan.slices,
+      .group_end = segment.groups() * (place.slice + 1) / plan.slices,
+      .next_panel = std::min(panel + width * workers, segment.panels() - panels),
+  };
+}
+
 void run_job(const Call& call, const Plan& plan, Place place, int worker, int workers) {
-  for (const Segment& segment : call.weight.segments()) {
-    const int64_t strips = strips_of(segment, plan.strip_panels);
-    if (place.strip >= strips) {
-      place.strip -= strips;
-      continue;
-    }
-    const int64_t width = panels_of_strip(segment, plan.strip_panels);
-    const int64_t panel = place.strip * width;
-    const int64_t panels = std::min(width, segment.panels() - panel);
-    if (segment.group_size == 0) {
-      if (place.slice == 0 && place.part == 0) multiply_dense(call, segment, panel, panel + panels);
-      return;
-    }
-    const Job job = {
-        .segment = segment,
-        .panel = panel,
-        .panels = panels,
-        .tile_begin = place.part * plan.part_tiles,
-        .tile_end = std::min((place.part + 1) * plan.part_tiles, call.layout.tiles),
-        .group_begin = segment.groups() * place.slice / plan.slices,
-        .group_end = segment.groups() * (place.slice + 1) / plan.slices,
-        .next_panel = std::min(panel + width * workers, segment.panels() - panels),
-    };
-    if (job.group_begin == job.group_end) return;  // a group may be longer than a slice
-    JobRunner(call, job, call.scratch.strips[static_cast<size_t>(worker)]).run();
+  const auto segments = call.weight.segments();
+  while (!call.gated && place.strip >= strips_of(segments[place.segment], plan.strip_panels)) {
+    place.strip -= strips_of(segments[place.segment], plan.strip_panels);
+    ++place.segment;
+  }
+  const Segment& segment = segments[place.segment];
+  if (segment.group_size == 0) {
+    if (place.slice > 0 || place.part > 0) return;
+    const int64_t panel = place.strip * kBlockPanels;
+    multiply_dense(call, segment, panel, std::min(panel + kBlockPanels, segment.panels()));
     return;
   }
+  const Job job = job_at(call, plan, place, workers);
+  if (job.group_begin == job.group_end) return;  // a group may be longer than a slice
+  JobRunner(call, job, call.scratch.strips[static_cast<size_t>(worker)]).run();
 }
 
 }  // namespace
@@ -316,6 +345,19 @@ bool uses_tiles(const LinearKernels& kernels, const CpuWeight& weight, int64_t t
     return s.group_size > 0 && s.group_size < 32;
   });
   return kernels.tiles != nullptr && tokens >= (short_groups ? kMinTileTokensOf16 : kMinTileTokens);
+}
+
+bool gates_by_tiles(const LinearKernels& kernels, const CpuWeight& gate_up, int64_t tokens) {
+  const auto segments = gate_up.segments();
+  if (segments.size() != 2 || !uses_tiles(kernels, gate_up, tokens)) return false;
+  const Segment& gate = segments[0];
+  const Segment& up = segments[1];
+  const bool alike = gate.rows == up.rows && gate.format == up.format &&
+                     gate.group_size == up.group_size && gate.centred == up.centred &&
+                     (gate.offsets == Offsets::kMinima) == (up.offsets == Offsets::kMinima);
+  const bool one_slice =
+      tokens <= int64_t{kBlockTiles} * kTileTokens || gate.columns <= kSliceColumns;
+  return alike && one_slice && gate.group_size > 0 && gate_up.bias(gate, 0) == nullptr;
 }
 
 ActivationLayout tile_layout(int64_t tokens, int64_t columns) {

@@ -205,6 +205,7 @@ inline void fetch_next(const TileBlock& b, const uint8_t* next, int64_t group, i
 
 // A share of the output of one tile and panel.
 inline void fetch_output(const TileBlock& b, int64_t group, int tile, int64_t panel) {
+  if (panel >= b.out_panels) return;
   const int64_t begin = (b.group_begin + group) * b.out_rows;
   const int64_t end = std::min<int64_t>(begin + b.out_rows, b.shape.tokens);
   const float* at = b.out + tile * b.shape.tokens * b.out_stride + panel * kPanelRows;

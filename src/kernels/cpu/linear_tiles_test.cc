@@ -276,6 +276,57 @@ TEST_F(LinearTiles, ARowDoesNotDependOnTheBatch) {
 }
 
 // Largest codes against largest activations of one sign.
+// Two matrices that may be multiplied side by side, and some that may not.
+struct GatedCase {
+  LinearCase gate;
+  LinearCase up;
+  bool biased = false;
+};
+
+std::vector<GatedCase> gated_cases() {
+  constexpr auto kInt4 = WeightFormat::kInt4;
+  constexpr auto kInt8 = WeightFormat::kInt8;
+  constexpr auto kMinimum = GroupOffset::kMinimum;
+  const LinearCase plain{"int4 g64", 100, 192, kInt4, 64};
+  const LinearCase few{"one panel", 9, 128, kInt4, 32};
+  const LinearCase minima{"minima", 160, 128, kInt4, 32, kMinimum};
+  const LinearCase wide{"int8", 80, 256, kInt8, 128};
+  const LinearCase whole{"whole row", 48, 1056, kInt8, 1056};
+  const LinearCase deep{"two slices", 33, 4224, kInt4, 128};
+  const LinearCase dense{"bf16", 48, 192, WeightFormat::kBF16};
+  const LinearCase other{"int8 g64", 100, 192, kInt8, 64};
+  return {{plain, plain}, {few, few},     {minima, minima}, {wide, wide},        {whole, whole},
+          {deep, deep},   {dense, dense}, {plain, other},   {plain, plain, true}};
+}
+
+TEST_F(LinearTiles, GateAsTheTwoStepsDo) {
+  ThreadPool pool(2);
+  HugePageArena arena;
+  for (const GatedCase& shape : gated_cases()) {
+    const Weight weights[] = {random_weight(shape.gate, kSeed), random_weight(shape.up, kSeed + 1)};
+    const FloatMatrix bias = random_matrix(1, shape.biased ? 2 * shape.gate.rows : 0, kSeed + 2);
+    const auto packed =
+        pack_weight(pool, Parts{&weights[0], &weights[1]},
+                    {bias.data(), static_cast<size_t>(bias.columns())}, Precision::kFast, arena);
+    const FloatMatrix x = random_matrix(100, shape.gate.columns, kSeed + 3);
+    for (Variant variant : variants()) {
+      variant.kernels.gate = gate_kernel_for(Isa::kScalar);
+      for (const int64_t tokens : {1, 8, 33, 64, 100}) {
+        const FloatMatrix rows = first_rows(x, tokens);
+        LinearScratch scratch;
+        const FloatMatrix joined(tokens, packed->rows());
+        const FloatMatrix expected(tokens, shape.gate.rows);
+        linear(pool, variant.kernels, scratch, joined.tensor(), rows.tensor(), *packed);
+        silu_multiply(pool, variant.kernels.gate, expected.tensor(), joined.tensor());
+        const FloatMatrix got(tokens, shape.gate.rows);
+        gated_linear(pool, variant.kernels, scratch, got.tensor(), rows.tensor(), *packed);
+        ASSERT_EQ(first_difference(got, expected), -1)
+            << shape.gate.name << " " << variant.name << " tokens " << tokens;
+      }
+    }
+  }
+}
+
 TEST_F(LinearTiles, SurviveTheLargestSums) {
   const LinearCase shape{"", 16, 4096, WeightFormat::kInt8, 4096};
   for (const float sign : {1.0f, -1.0f}) {

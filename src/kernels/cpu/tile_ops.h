@@ -116,6 +116,7 @@ struct TileBlock {
   // panel in a group.
   const float* out = nullptr;
   int64_t out_stride = 0;
+  int64_t out_panels = 0;  // the first of the block
   int64_t out_rows = 0;
 };
 

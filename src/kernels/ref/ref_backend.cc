@@ -233,8 +233,10 @@ void RefBackend::rope(Tensor x, std::span<const int32_t> positions, const RopePa
   ref::rope(pool_, x, positions, params);
 }
 
-void RefBackend::silu_multiply(Tensor out, Tensor gate_up) {
-  ref::silu_multiply(pool_, out, gate_up);
+void RefBackend::gated_linear(Tensor out, Tensor x, const PackedWeight& gate_up) {
+  const FloatMatrix joined(x.rows(), gate_up.rows());
+  linear(joined.tensor(), x, gate_up);
+  ref::silu_multiply(pool_, out, joined.tensor());
 }
 
 size_t RefBackend::kv_block_bytes(const KvLayout& layout) const {

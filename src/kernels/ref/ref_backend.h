@@ -30,7 +30,7 @@ class RefBackend final : public Backend {
       Tensor out, Tensor x, Tensor y, std::span<const float> weight, float eps) override;
   void add(Tensor x, Tensor y) override;
   void rope(Tensor x, std::span<const int32_t> positions, const RopeParams& params) override;
-  void silu_multiply(Tensor out, Tensor gate_up) override;
+  void gated_linear(Tensor out, Tensor x, const PackedWeight& gate_up) override;
   size_t kv_block_bytes(const KvLayout& layout) const override;
   void store_kv(const KvLayer& layer,
                 Tensor k,
