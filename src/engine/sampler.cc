@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "base/check.h"
+#include "base/clones.h"
 #include "base/exp.h"
 #include "base/random.h"
 
@@ -24,19 +25,53 @@ int32_t ordered_bits(float x) {
   return bits ^ ((bits >> 31) & 0x7fffffff);
 }
 
-bool row_is_finite(std::span<const float> row) {
-  int32_t greatest = 0;
-  for (const float x : row) {
-    greatest = std::max(greatest, std::bit_cast<int32_t>(x) & 0x7fffffff);
+// Of a row: ordered_bits() of the greatest, and the bits of the greatest magnitude.
+struct Extremes {
+  int32_t greatest = std::numeric_limits<int32_t>::min();
+  int32_t magnitude = 0;
+
+  bool all_finite() const { return magnitude < 0x7f800000; }
+
+  // Of a row without NaN.
+  float greatest_value() const {
+    return std::bit_cast<float>(greatest ^ ((greatest >> 31) & 0x7fffffff));
   }
-  return greatest < 0x7f800000;
+};
+
+QUERN_CLONES
+Extremes extremes_of(const float* row, size_t count) {
+  Extremes result;
+  for (size_t i = 0; i < count; ++i) {
+    result.greatest = std::max(result.greatest, ordered_bits(row[i]));
+    result.magnitude = std::max(result.magnitude, std::bit_cast<int32_t>(row[i]) & 0x7fffffff);
+  }
+  return result;
 }
 
-// Requires a row without NaN.
-float greatest_of(std::span<const float> row) {
-  int32_t greatest = std::numeric_limits<int32_t>::min();
-  for (const float x : row) greatest = std::max(greatest, ordered_bits(x));
-  return std::bit_cast<float>(greatest ^ ((greatest >> 31) & 0x7fffffff));
+Extremes extremes_of(std::span<const float> row) { return extremes_of(row.data(), row.size()); }
+
+QUERN_CLONES
+bool holds(const float* row, size_t count, float value) {
+  int found = 0;
+  for (size_t i = 0; i < count; ++i) found |= row[i] == value ? 1 : 0;
+  return found != 0;
+}
+
+// Requires that it is there.
+size_t first_position(std::span<const float> row, float value) {
+  constexpr size_t kStep = 512;
+  size_t at = 0;
+  while (at + kStep < row.size() && !holds(row.data() + at, kStep, value)) at += kStep;
+  while (row[at] != value) ++at;
+  return at;
+}
+
+// Whether the choice is not made from the logits as they are.
+bool changes_logits(const SamplingContext& context) {
+  const SamplingParams& params = context.params;
+  return !context.bias.empty() || !context.banned.empty() || !context.allowed.empty() ||
+         params.repetition_penalty != 1.0f || params.frequency_penalty != 0.0f ||
+         params.presence_penalty != 0.0f;
 }
 
 // Which bucket a z lies in: monotonic, so that buckets are in order of likelihood.
@@ -58,8 +93,9 @@ float least_z(const SamplingParams& params) {
 }  // namespace
 
 std::optional<Logprobs> logprobs_of(std::span<const float> logits, int32_t token, int32_t top) {
-  if (!row_is_finite(logits)) return std::nullopt;
-  const float greatest = greatest_of(logits);
+  const Extremes extremes = extremes_of(logits);
+  if (!extremes.all_finite()) return std::nullopt;
+  const float greatest = extremes.greatest_value();
   double sum = 0;
   for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - greatest);
   const double normaliser = static_cast<double>(greatest) + std::log(sum);
@@ -100,19 +136,25 @@ Sampler::Sampler(int64_t vocabulary)
 std::optional<SampledToken> Sampler::sample(std::span<const float> logits,
                                             const SamplingContext& context) {
   QUERN_CHECK(logits.size() == work_.size());
-  if (!row_is_finite(logits)) return std::nullopt;
-  std::copy(logits.begin(), logits.end(), work_.begin());
-  for (const LogitBias& entry : context.bias) work_[static_cast<size_t>(entry.token)] += entry.bias;
-  penalise(context);
-  forbid(context);
-  const float greatest = greatest_of(work_);
+  Extremes extremes = extremes_of(logits);
+  if (!extremes.all_finite()) return std::nullopt;
+  std::span<const float> row = logits;
+  if (changes_logits(context)) {
+    std::copy(logits.begin(), logits.end(), work_.begin());
+    for (const LogitBias& entry : context.bias)
+      work_[static_cast<size_t>(entry.token)] += entry.bias;
+    penalise(context);
+    forbid(context);
+    row = work_;
+    extremes = extremes_of(row);
+  }
+  const float greatest = extremes.greatest_value();
   if (!std::isfinite(greatest)) return std::nullopt;
   SampledToken result;
   if (context.params.greedy()) {
-    result.token =
-        static_cast<int32_t>(std::find(work_.begin(), work_.end(), greatest) - work_.begin());
+    result.token = static_cast<int32_t>(first_position(row, greatest));
   } else {
-    result.token = draw(context, greatest);
+    result.token = draw(row, context, greatest);
   }
   if (context.top_logprobs) {
     result.logprobs = logprobs_of(logits, result.token, *context.top_logprobs);
@@ -159,12 +201,12 @@ void Sampler::forbid(const SamplingContext& context) {
   }
 }
 
-int32_t Sampler::draw(const SamplingContext& context, float greatest) {
+int32_t Sampler::draw(std::span<const float> row, const SamplingContext& context, float greatest) {
   const SamplingParams& params = context.params;
   if (params.top_k > 0) {
-    gather_top_k(params, greatest);
+    gather_top_k(row, params, greatest);
   } else {
-    gather(params, greatest);
+    gather(row, params, greatest);
   }
   for (size_t i = 0; i < count_; ++i) weight_[i] = exp_negative(z_[i]);
   if (params.top_p < 1.0f) keep_top_p(static_cast<double>(params.top_p));
@@ -179,12 +221,11 @@ int32_t Sampler::draw(const SamplingContext& context, float greatest) {
   return token_[count_ - 1];
 }
 
-void Sampler::gather(const SamplingParams& params, float greatest) {
+void Sampler::gather(std::span<const float> row, const SamplingParams& params, float greatest) {
   const float least_difference = least_z(params) * params.temperature;
   count_ = 0;
-  for (size_t i = 0; i < work_.size();
-       ++i) {  // without a branch, which would often be guessed wrong
-    const float difference = work_[i] - greatest;
+  for (size_t i = 0; i < row.size(); ++i) {  // without a branch, which would often be guessed wrong
+    const float difference = row[i] - greatest;
     z_[count_] = std::max(difference / params.temperature, kLeastZ);
     token_[count_] = static_cast<int32_t>(i);
     count_ += difference >= least_difference ? 1 : 0;
@@ -193,7 +234,9 @@ void Sampler::gather(const SamplingParams& params, float greatest) {
 
 // One pass that keeps what may be among the k greatest: each time twice as many have come together,
 // the lesser half goes and the bar rises. A later token that equals the bar loses to lower ids.
-void Sampler::gather_top_k(const SamplingParams& params, float greatest) {
+void Sampler::gather_top_k(std::span<const float> row,
+                           const SamplingParams& params,
+                           float greatest) {
   const auto k = static_cast<size_t>(params.top_k);
   const float least_difference = least_z(params) * params.temperature;
   constexpr size_t kLeastCapacity = 256;
@@ -206,8 +249,8 @@ void Sampler::gather_top_k(const SamplingParams& params, float greatest) {
   };
   selection_.clear();
   float bar = kMinusInfinity;
-  for (size_t i = 0; i < work_.size(); ++i) {
-    const float difference = work_[i] - greatest;
+  for (size_t i = 0; i < row.size(); ++i) {
+    const float difference = row[i] - greatest;
     if (difference < least_difference || difference <= bar) continue;
     selection_.push_back({difference, static_cast<int32_t>(i)});
     if (selection_.size() < capacity) continue;

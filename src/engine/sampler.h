@@ -64,9 +64,10 @@ class Sampler {
 
   void penalise(const SamplingContext& context);
   void forbid(const SamplingContext& context);
-  int32_t draw(const SamplingContext& context, float greatest);
-  void gather(const SamplingParams& params, float greatest);
-  void gather_top_k(const SamplingParams& params, float greatest);
+  // From `row`, the logits or work_, whose greatest is `greatest`.
+  int32_t draw(std::span<const float> row, const SamplingContext& context, float greatest);
+  void gather(std::span<const float> row, const SamplingParams& params, float greatest);
+  void gather_top_k(std::span<const float> row, const SamplingParams& params, float greatest);
   void keep_top_p(double share);
   void keep_up_to(Candidate last);
   static bool likelier(const Candidate& a, const Candidate& b);
