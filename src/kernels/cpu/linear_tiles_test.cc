@@ -371,9 +371,10 @@ TEST_F(LinearTiles, RunAsCompiledForAmxWhereTheMachineHasNone) {
   const auto packed = pack_weight(pool, Parts{&weight}, {}, Precision::kFast, arena);
   const int64_t before = TileTrap::count();
   product(variants().back(), pool, *packed, random_matrix(32, 128, 2));
-  // Four jobs of one panel. Each configures and releases; its one step zeroes and stores the sums
-  // of 2 tiles and in each of 2 products of 64 columns loads 3 tiles for 2 products.
-  constexpr int64_t kJob = 2 + 2 + 2 + 2 * (3 + 2);
+  // Four jobs of one panel. Each configures and releases; its one step stores what the registers of
+  // 2 sums held before, zeroes them, in each of 2 products of 64 columns loads 3 tiles for 2
+  // products, and stores the sums.
+  constexpr int64_t kJob = 2 + 2 + 2 + 2 * (3 + 2) + 2;
   EXPECT_EQ(TileTrap::count() - before, 4 * kJob);
 }
 #endif
