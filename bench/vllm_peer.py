@@ -30,6 +30,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--batch", type=lambda t: [int(b) for b in t.split(",")], default=[1, 8, 32])
     arguments = parser.parse_args()
+    if not os.path.isfile(os.path.join(arguments.model, "config.json")):
+        parser.error(f"{arguments.model}: not a model directory (it has no config.json)")
 
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", f"0-{arguments.threads - 1}")
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")

@@ -194,9 +194,13 @@ BlockScratch::BlockScratch(const ModelSpec& spec, int64_t rows)
       hidden(rows, spec.hidden),
       normed(rows, spec.hidden) {}
 
-uint64_t step_row_bytes(const ModelSpec& spec) {
+uint64_t scratch_row_bytes(const ModelSpec& spec) {
   const int64_t scratch = widest(spec, joined_width) + widest(spec, inner_width) + 2 * spec.hidden;
-  return static_cast<uint64_t>(scratch + spec.hidden) * sizeof(float);
+  return static_cast<uint64_t>(scratch) * sizeof(float);
+}
+
+uint64_t step_row_bytes(const ModelSpec& spec) {
+  return scratch_row_bytes(spec) + static_cast<uint64_t>(spec.hidden) * sizeof(float);
 }
 
 Tensor run_mixer(const BlockSpec& spec,

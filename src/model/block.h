@@ -60,8 +60,11 @@ class BlockScratch {
   FloatMatrix normed;  // [rows, hidden]: what it reads
 };
 
-// Bytes that a forward step takes for each row: BlockScratch, the residual stream, and gate and up
-// joined, which backends keep where they cannot do without.
+// Bytes that a block takes for each row: BlockScratch, and gate and up joined, which backends keep
+// where they cannot do without.
+uint64_t scratch_row_bytes(const ModelSpec& spec);
+
+// Those of a forward step: the residual stream, too.
 uint64_t step_row_bytes(const ModelSpec& spec);
 
 // Where the tokens of this step stand.

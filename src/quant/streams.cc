@@ -87,7 +87,7 @@ Tensor BlockRunner::run(const BlockSpec& spec,
 }
 
 size_t BlockRunner::bytes(const ModelSpec& spec, const Backend& backend, int64_t longest) {
-  return static_cast<uint64_t>(longest) * step_row_bytes(spec) +
+  return static_cast<uint64_t>(longest) * scratch_row_bytes(spec) +
          cache_bytes(spec, backend, longest);
 }
 

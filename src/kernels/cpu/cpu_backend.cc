@@ -5,7 +5,10 @@
 namespace quern::cpu {
 
 CpuBackend::CpuBackend(int threads, Isa isa)
-    : pool_(threads), isa_(isa), name_("cpu/" + std::string(isa_name(isa))) {
+    : pool_(threads),
+      isa_(isa),
+      linear_kernels_(linear_kernels(isa)),
+      name_("cpu/" + std::string(isa_name(isa))) {
   QUERN_CHECK(isa_supported(isa));
 }
 
@@ -20,7 +23,8 @@ void CpuBackend::embed(Tensor out, const PackedWeight& table, std::span<const in
 }
 
 void CpuBackend::linear(Tensor out, Tensor x, const PackedWeight& weight) {
-  cpu::linear(pool_, isa_, linear_scratch_, out, x, static_cast<const CpuWeight&>(weight));
+  cpu::linear(pool_, linear_kernels_, linear_scratch_, out, x,
+              static_cast<const CpuWeight&>(weight));
 }
 
 void CpuBackend::rms_norm(Tensor out, Tensor x, std::span<const float> weight, float eps) {
@@ -39,7 +43,8 @@ void CpuBackend::rope(Tensor x, std::span<const int32_t> positions, const RopePa
 }
 
 void CpuBackend::gated_linear(Tensor out, Tensor x, const PackedWeight& gate_up) {
-  cpu::gated_linear(pool_, isa_, linear_scratch_, out, x, static_cast<const CpuWeight&>(gate_up));
+  cpu::gated_linear(pool_, linear_kernels_, linear_scratch_, out, x,
+                    static_cast<const CpuWeight&>(gate_up));
 }
 
 size_t CpuBackend::kv_block_bytes(const KvLayout& layout) const {

@@ -51,6 +51,7 @@ class CpuBackend final : public Backend {
  private:
   ThreadPool pool_;
   Isa isa_;
+  LinearKernels linear_kernels_;
   std::string name_;
   HugePageArena arena_;
   LinearScratch linear_scratch_;

@@ -78,10 +78,6 @@ void add(ThreadPool& pool, Isa isa, Tensor x, Tensor y) {
 
 GateKernel gate_kernel_for(Isa isa) { return table_for(kTables, isa).silu_multiply; }
 
-void silu_multiply(ThreadPool& pool, Isa isa, Tensor out, Tensor gate_up) {
-  silu_multiply(pool, gate_kernel_for(isa), out, gate_up);
-}
-
 void silu_multiply(ThreadPool& pool, GateKernel kernel, Tensor out, Tensor gate_up) {
   const int64_t width = out.row_elements();
   QUERN_CHECK(out.rows() == gate_up.rows() && gate_up.row_elements() == 2 * width);

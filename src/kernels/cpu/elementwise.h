@@ -28,12 +28,11 @@ void add_rms_norm(ThreadPool& pool,
 
 void add(ThreadPool& pool, Isa isa, Tensor x, Tensor y);
 
-// out = silu(gate) * up, where gate_up joins both: [tokens, 2 * width]; out: [tokens, width].
-void silu_multiply(ThreadPool& pool, Isa isa, Tensor out, Tensor gate_up);
-
-// The same by a kernel for one row.
+// out = silu(gate) * up, one row.
 using GateKernel = void (*)(float* out, const float* gate, const float* up, int64_t width);
 GateKernel gate_kernel_for(Isa isa);
+
+// The same for rows of gate_up, which joins both: [tokens, 2 * width]; out: [tokens, width].
 void silu_multiply(ThreadPool& pool, GateKernel kernel, Tensor out, Tensor gate_up);
 
 // Sines and cosines of the rows of a step, kept from one call of rope() to the next: all layers of

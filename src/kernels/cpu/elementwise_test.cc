@@ -96,7 +96,7 @@ TEST(CpuElementwise, SiluMultiplyAgreesWithTheReferenceOverTheWholeRange) {
       x.data()[i] = -80.0f + 0.04f * static_cast<float>(i);
       x.data()[width + i] = 1.0f + 0.001f * static_cast<float>(i);
     }
-    silu_multiply(pool, isa, out.tensor(), x.tensor());
+    silu_multiply(pool, gate_kernel_for(isa), out.tensor(), x.tensor());
     ref::silu_multiply(pool, expected.tensor(), x.tensor());
     // exp: 2 ulp; a sum, a division, a product: half an ulp each.
     expect_close(out, expected, 5 * 0x1p-24f, isa);
@@ -109,7 +109,7 @@ TEST(CpuElementwise, SiluOfExtremesIsZeroOrTheNumberItself) {
   for (const Isa isa : isas()) {
     std::vector<float> x = {-1e30f, -200, 200, 1e30f, kInf, std::nanf(""), 1, 1, 1, 1, 1, 1};
     std::vector<float> out(6);
-    silu_multiply(pool, isa, Tensor(out.data(), DType::kF32, {1, 6}),
+    silu_multiply(pool, gate_kernel_for(isa), Tensor(out.data(), DType::kF32, {1, 6}),
                   Tensor(x.data(), DType::kF32, {1, 12}));
     EXPECT_NEAR(out[0], 0, 1e-7);
     EXPECT_NEAR(out[1], 0, 1e-7);
@@ -173,7 +173,7 @@ TEST(CpuElementwise, GivesTheSameBitsInAnyBatchOnAnyThreadsAndInstructionSet) {
     for (int64_t i = 0; i < 64; ++i) {
       rms_norm(alone, best_isa(), norms.tensor().slice_rows(i, 1), x.tensor().slice_rows(i, 1),
                row_span(weight), 1e-5f);
-      silu_multiply(alone, best_isa(), gated.tensor().slice_rows(i, 1),
+      silu_multiply(alone, gate_kernel_for(best_isa()), gated.tensor().slice_rows(i, 1),
                     x.tensor().slice_rows(i, 1));
     }
     for (const Isa isa : isas()) {
@@ -181,7 +181,7 @@ TEST(CpuElementwise, GivesTheSameBitsInAnyBatchOnAnyThreadsAndInstructionSet) {
         ThreadPool pool(threads);
         const FloatMatrix norms_again(64, 2 * width), gated_again(64, width);
         rms_norm(pool, isa, norms_again.tensor(), x.tensor(), row_span(weight), 1e-5f);
-        silu_multiply(pool, isa, gated_again.tensor(), x.tensor());
+        silu_multiply(pool, gate_kernel_for(isa), gated_again.tensor(), x.tensor());
         EXPECT_TRUE(same_bits(norms, norms_again)) << isa_name(isa) << " width " << width;
         EXPECT_TRUE(same_bits(gated, gated_again)) << isa_name(isa) << " width " << width;
       }

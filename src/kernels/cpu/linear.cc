@@ -390,12 +390,29 @@ int64_t panels_per_chunk(const CpuWeight& weight, int threads) {
   return std::max(together, target / panel / together * together);
 }
 
-LinearKernels kernels_for(Isa isa) {
-  return {
-      .ops = &table_for(kLinearOps, isa), .tiles = tile_ops_for(isa), .gate = gate_kernel_for(isa)};
+Call call_for(const LinearKernels& kernels,
+              LinearScratch& scratch,
+              Tensor out,
+              Tensor x,
+              const CpuWeight& weight,
+              bool gated) {
+  QUERN_CHECK(x.row_elements() == weight.columns() && x.rows() == out.rows());
+  QUERN_CHECK(out.row_elements() * (gated ? 2 : 1) == weight.rows());
+  return {.kernels = kernels,
+          .scratch = scratch,
+          .weight = weight,
+          .out = out,
+          .tokens = x.rows(),
+          .layout = layout_for(kernels, weight, x.rows()),
+          .gated = gated};
 }
 
 }  // namespace
+
+LinearKernels linear_kernels(Isa isa) {
+  return {
+      .ops = &table_for(kLinearOps, isa), .tiles = tile_ops_for(isa), .gate = gate_kernel_for(isa)};
+}
 
 void linear(ThreadPool& pool,
             const LinearKernels& kernels,
@@ -403,15 +420,8 @@ void linear(ThreadPool& pool,
             Tensor out,
             Tensor x,
             const CpuWeight& weight) {
-  QUERN_CHECK(x.row_elements() == weight.columns() && out.row_elements() == weight.rows());
-  QUERN_CHECK(x.rows() == out.rows());
   if (x.rows() == 0) return;
-  const Call call{.kernels = kernels,
-                  .scratch = scratch,
-                  .weight = weight,
-                  .out = out,
-                  .tokens = x.rows(),
-                  .layout = layout_for(kernels, weight, x.rows())};
+  const Call call = call_for(kernels, scratch, out, x, weight, false);
   prepare(pool, call, x);
   if (uses_tiles(kernels, weight, x.rows())) return multiply_by_tiles(pool, call);
   if (uses_strips(*kernels.ops, x.rows())) return multiply_by_strips(pool, call);
@@ -426,18 +436,9 @@ void gated_linear(ThreadPool& pool,
                   Tensor out,
                   Tensor x,
                   const CpuWeight& gate_up) {
-  const int64_t width = gate_up.rows() / 2;
-  QUERN_CHECK(gate_up.rows() == 2 * width && out.row_elements() == width);
-  QUERN_CHECK(x.row_elements() == gate_up.columns() && x.rows() == out.rows());
   if (x.rows() == 0) return;
   if (gates_by_tiles(kernels, gate_up, x.rows())) {
-    const Call call{.kernels = kernels,
-                    .scratch = scratch,
-                    .weight = gate_up,
-                    .out = out,
-                    .tokens = x.rows(),
-                    .layout = layout_for(kernels, gate_up, x.rows()),
-                    .gated = true};
+    const Call call = call_for(kernels, scratch, out, x, gate_up, true);
     prepare(pool, call, x);
     return multiply_by_tiles(pool, call);
   }
@@ -445,24 +446,6 @@ void gated_linear(ThreadPool& pool,
   const Tensor joined(scratch.gate_up.data(), DType::kF32, {x.rows(), gate_up.rows()});
   linear(pool, kernels, scratch, joined, x, gate_up);
   silu_multiply(pool, kernels.gate, out, joined);
-}
-
-void linear(ThreadPool& pool,
-            Isa isa,
-            LinearScratch& scratch,
-            Tensor out,
-            Tensor x,
-            const CpuWeight& weight) {
-  linear(pool, kernels_for(isa), scratch, out, x, weight);
-}
-
-void gated_linear(ThreadPool& pool,
-                  Isa isa,
-                  LinearScratch& scratch,
-                  Tensor out,
-                  Tensor x,
-                  const CpuWeight& gate_up) {
-  gated_linear(pool, kernels_for(isa), scratch, out, x, gate_up);
 }
 
 }  // namespace quern::cpu

@@ -41,29 +41,17 @@ struct LinearKernels {
   GateKernel gate = nullptr;       // gated_linear() alone needs it
 };
 
+LinearKernels linear_kernels(Isa isa);
+
 // Contract: Backend::linear().
-void linear(ThreadPool& pool,
-            Isa isa,
-            LinearScratch& scratch,
-            Tensor out,
-            Tensor x,
-            const CpuWeight& weight);
-
-// Contract: Backend::gated_linear().
-void gated_linear(ThreadPool& pool,
-                  Isa isa,
-                  LinearScratch& scratch,
-                  Tensor out,
-                  Tensor x,
-                  const CpuWeight& gate_up);
-
-// The same on given kernels; for tests of kernels that no machine at hand would choose.
 void linear(ThreadPool& pool,
             const LinearKernels& kernels,
             LinearScratch& scratch,
             Tensor out,
             Tensor x,
             const CpuWeight& weight);
+
+// Contract: Backend::gated_linear().
 void gated_linear(ThreadPool& pool,
                   const LinearKernels& kernels,
                   LinearScratch& scratch,

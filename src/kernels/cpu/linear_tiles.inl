@@ -261,10 +261,10 @@ struct TileRegion {
 template <bool kUncentred, GroupOffset kOffset, int T, int P>
 inline void multiply_columns(const TileBlock& b,
                              const TileRegion& r,
-                             int64_t group,
                              const TileColumns& columns,
                              TilePipeline& pipeline) {
   constexpr std::make_integer_sequence<int, T * P> kSums;
+  const int64_t group = columns.group;
   const bool whole = b.group_size <= kWholeGroup;
   const bool complete = columns.end == (group + 1) * b.group_size;
   int32_t* own = b.sums + (group & 1) * kBlockSums;
@@ -295,7 +295,7 @@ void multiply_region(const TileBlock& b, const TileRegion& region, TilePipeline&
                                    .begin = k,
                                    .end = std::min(k + part, end),
                                    .resume = k > end - b.group_size};
-      multiply_columns<kUncentred, kOffset, T, P>(b, region, group, columns, local);
+      multiply_columns<kUncentred, kOffset, T, P>(b, region, columns, local);
     }
   }
   pipeline = local;

@@ -87,8 +87,7 @@ struct UnpackTiles {
   int64_t segment_panel = 0;
   int64_t group_begin = 0;
   int64_t groups = 0;
-  int64_t record_begin = 0;       // where the numbers of the first group go
-  const uint8_t* next = nullptr;  // as many bytes of codes are fetched from there meanwhile
+  int64_t record_begin = 0;  // where the numbers of the first group go
   TilePanel to;
 };
 
