@@ -157,7 +157,7 @@ class Call {
   int group_;
   Item* items_ = nullptr;
   Split* splits_ = nullptr;
-  HeadWork* work_ = nullptr;  // [workers][kv_heads]
+  HeadWork* work_ = nullptr;  // [workers][heads_per_item_]
   float* partials_ = nullptr;
   int64_t heads_per_item_ = 1;
   int64_t item_count_ = 0;
@@ -476,24 +476,17 @@ void store_kv(ThreadPool& pool,
                  k.f32_row(s.row_begin + row) + at, v.f32_row(s.row_begin + row) + at);
     }
   };
+  int64_t rows = 0;
+  for (const SequenceSpan& s : sequences) rows += s.row_count;
   const int64_t chunk = std::max<int64_t>(1, kStoreChunk / width);
-  const auto is_short = [&](const SequenceSpan& s) { return s.row_count <= chunk; };
-  if (std::all_of(sequences.begin(), sequences.end(), is_short)) {
-    const auto count = static_cast<int64_t>(sequences.size());
-    pool.for_each_chunk(count, std::min(chunk, ceil_div(count, pool.size())),
-                        [&](int64_t begin, int64_t end, int) {
-                          for (int64_t i = begin; i < end; ++i) {
-                            const SequenceSpan& s = sequences[static_cast<size_t>(i)];
-                            for (int64_t row = 0; row < s.row_count; ++row) store_row(s, row);
-                          }
-                        });
-    return;
-  }
-  for (const SequenceSpan& s : sequences) {
-    pool.for_each_chunk(s.row_count, chunk, [&](int64_t begin, int64_t end, int) {
-      for (int64_t row = begin; row < end; ++row) store_row(s, row);
-    });
-  }
+  pool.for_each_chunk(rows, chunk, [&](int64_t begin, int64_t end, int) {
+    for (const SequenceSpan& s : sequences) {
+      const int64_t last = std::min(end, s.row_count);
+      for (int64_t row = std::max<int64_t>(0, begin); row < last; ++row) store_row(s, row);
+      begin -= s.row_count;
+      end -= s.row_count;
+    }
+  });
 }
 
 void attention(ThreadPool& pool,
