@@ -1,29 +1,32 @@
 #!/usr/bin/env python3
-"""Proves that no code needs more than x86-64 has unless the machine was asked first.
+"""Proves that no code needs more than x86-64 or ARMv8 has unless the machine was asked first.
 
-Usage: tools/check_isa.py ARCHIVE...
+Usage: tools/check_isa.py [--nm PROGRAM] [--objdump PROGRAM] ARCHIVE...
 
-Instructions of AVX and later may stand in two places: in files named for their instruction set
-(*_avx2.cc, *_avx512*.cc, *_amx.cc), whose functions are reached through tables that CPUID chooses,
-and in the clones of base/clones.h. A function of such a file that the linker may take for that of
-another file (a weak symbol) is refused: it would run everywhere.
+Instructions of AVX and later, and ARM's products of bytes, may stand in two places: in files named
+for their instruction set (*_avx*.cc, *_amx.cc, *_neon.cc, *_i8mm.cc), whose functions are reached
+through tables that are chosen at run time, and in the clones of base/clones.h. A function of such a
+file that the linker may take for that of another file (a weak symbol) is refused: it would run
+everywhere.
 """
 
+import argparse
 import pathlib
 import re
 import subprocess
 import sys
 
-NAMED_FILE = re.compile(r"_(avx2|avx512\w*|amx)\.cc\.o$")
+NAMED_FILE = re.compile(r"_(avx\w*|amx|neon|i8mm)\.cc\.o$")
 CLONE = re.compile(r"\.(avx2|avx512f)\.\d+$")
 MEMBER = re.compile(r"^(\S+\.o):\s+file format")
 FUNCTION = re.compile(r"^[0-9a-f]+ <(.+)>:$")
-VECTOR = re.compile(r"^\s+[0-9a-f]+:\t(v(?!err|erw|mcall|mlaunch)\w+|tile\w+|tdp\w+)\b")
+VECTOR = re.compile(r"^\s+[0-9a-f]+:\t(v(?!err|erw|mcall|mlaunch)\w+|tile\w+|tdp\w+|"
+                    r"[su]+dot|[su]+mmla)\b")
 
 
-def weak_symbols(archive):
+def weak_symbols(nm, archive):
     """{(member, symbol)}"""
-    listing = subprocess.run(["nm", "-A", archive], check=True, capture_output=True, text=True).stdout
+    listing = subprocess.run([nm, "-A", archive], check=True, capture_output=True, text=True).stdout
     found = set()
     for line in listing.splitlines():
         fields = line.split()
@@ -32,9 +35,9 @@ def weak_symbols(archive):
     return found
 
 
-def vector_functions(archive):
+def vector_functions(objdump, archive):
     """(member, symbol, instruction) of the first such instruction of every function."""
-    dump = subprocess.Popen(["objdump", "-d", "--no-show-raw-insn", archive],
+    dump = subprocess.Popen([objdump, "-d", "--no-show-raw-insn", archive],
                             stdout=subprocess.PIPE, text=True)
     member = symbol = None
     for line in dump.stdout:
@@ -50,12 +53,15 @@ def vector_functions(archive):
 
 
 def main():
-    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-        sys.exit(__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nm", default="nm")
+    parser.add_argument("--objdump", default="objdump")
+    parser.add_argument("archives", nargs="+", type=pathlib.Path, metavar="ARCHIVE")
+    options = parser.parse_args()
     wrong = seen = 0
-    for archive in map(pathlib.Path, sys.argv[1:]):
-        weak = weak_symbols(archive)
-        for member, symbol, instruction in vector_functions(archive):
+    for archive in options.archives:
+        weak = weak_symbols(options.nm, archive)
+        for member, symbol, instruction in vector_functions(options.objdump, archive):
             seen += 1
             if CLONE.search(symbol):
                 continue

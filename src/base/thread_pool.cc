@@ -17,6 +17,8 @@ constexpr int kSpins = 4000;  // x 10 to 40 ns a pause: then a thread sleeps
 void pause() {
 #if defined(__x86_64__)
   _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("isb");  // "yield" takes no time on most cores
 #else
   std::this_thread::yield();
 #endif
@@ -37,13 +39,18 @@ bool spin_until_change(const std::atomic<T>& value, T old) {
 FlushDenormals::FlushDenormals() : saved_(0) {
 #if defined(__x86_64__)
   saved_ = _mm_getcsr();
-  _mm_setcsr(saved_ | 0x8040u);  // FTZ | DAZ
+  _mm_setcsr(static_cast<unsigned>(saved_) | 0x8040u);  // FTZ | DAZ
+#elif defined(__aarch64__)
+  asm volatile("mrs %0, fpcr" : "=r"(saved_));
+  asm volatile("msr fpcr, %0" ::"r"(saved_ | uint64_t{1} << 24));  // FZ
 #endif
 }
 
 FlushDenormals::~FlushDenormals() {
 #if defined(__x86_64__)
-  _mm_setcsr(saved_);
+  _mm_setcsr(static_cast<unsigned>(saved_));
+#elif defined(__aarch64__)
+  asm volatile("msr fpcr, %0" ::"r"(saved_));
 #endif
 }
 

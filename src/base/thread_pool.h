@@ -64,7 +64,7 @@ class FlushDenormals {
   ~FlushDenormals();
 
  private:
-  unsigned saved_;
+  uint64_t saved_;
 };
 
 }  // namespace quern

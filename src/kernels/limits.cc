@@ -11,14 +11,21 @@
 namespace quern {
 
 namespace cpu {
+extern const LimitOps kLimitsScalar, kLimitsNeon, kLimitsI8mm, kLimitsAvx2, kLimitsAvxVnni,
+    kLimitsAvx512, kLimitsAvx512Vnni, kLimitsAmx;
+const IsaTables<LimitOps> kLimitOps = isa_tables<LimitOps>({
+    {Isa::kScalar, &kLimitsScalar},
 #if defined(__x86_64__)
-extern const LimitOps kLimitsScalar, kLimitsAvx2, kLimitsAvx512, kLimitsAvx512Vnni, kLimitsAmx;
-const IsaTables<LimitOps> kLimitOps = {&kLimitsScalar, &kLimitsAvx2, &kLimitsAvx512,
-                                       &kLimitsAvx512Vnni, &kLimitsAmx};
-#else
-extern const LimitOps kLimitsScalar;
-const IsaTables<LimitOps> kLimitOps = {&kLimitsScalar};
+    {Isa::kAvx2, &kLimitsAvx2},
+    {Isa::kAvxVnni, &kLimitsAvxVnni},
+    {Isa::kAvx512, &kLimitsAvx512},
+    {Isa::kAvx512Vnni, &kLimitsAvx512Vnni},
+    {Isa::kAmx, &kLimitsAmx},
+#elif defined(__aarch64__)
+    {Isa::kNeon, &kLimitsNeon},
+    {Isa::kI8mm, &kLimitsI8mm},
 #endif
+});
 }  // namespace cpu
 
 namespace {

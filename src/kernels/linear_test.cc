@@ -50,21 +50,6 @@ FloatMatrix run_linear(Backend& backend, const PackedWeight& weight, const Float
   return out;
 }
 
-// Position of the first number whose bits differ (any NaN equals any other), or -1.
-int64_t first_difference(const FloatMatrix& a, const FloatMatrix& b) {
-  for (int64_t i = 0; i < a.rows() * a.columns(); ++i) {
-    if (std::isnan(a.data()[i]) && std::isnan(b.data()[i])) continue;
-    if (std::memcmp(a.data() + i, b.data() + i, sizeof(float)) != 0) return i;
-  }
-  return -1;
-}
-
-FloatMatrix first_rows(const FloatMatrix& x, int64_t begin, int64_t count) {
-  FloatMatrix part(count, x.columns());
-  std::memcpy(part.data(), x.row(begin), static_cast<size_t>(count * x.columns()) * sizeof(float));
-  return part;
-}
-
 class LinearOnEveryIsa : public testing::TestWithParam<LinearCase> {};
 
 TEST_P(LinearOnEveryIsa, EqualsTheReferenceBitForBit) {
@@ -81,7 +66,7 @@ TEST_P(LinearOnEveryIsa, EqualsTheReferenceBitForBit) {
       const auto cpu = make("cpu", 2, isa);
       const auto packed = pack_one(*cpu, weight, bias_span);
       for (const int64_t tokens : kTokenCounts) {
-        const FloatMatrix got = run_linear(*cpu, *packed, first_rows(x, 0, tokens));
+        const FloatMatrix got = run_linear(*cpu, *packed, some_rows(x, 0, tokens));
         ASSERT_EQ(first_difference(got, expected), -1)
             << shape.name << " " << isa << " tokens " << tokens << " bits " << bits;
       }
@@ -101,8 +86,8 @@ TEST(Linear, ARowDoesNotDependOnBatchOrThreads) {
       const auto cpu = make("cpu", threads);
       const auto packed = pack_one(*cpu, weight);
       for (const int64_t row : {0, 7, 39}) {
-        const FloatMatrix alone = run_linear(*cpu, *packed, first_rows(x, row, 1));
-        ASSERT_EQ(first_difference(alone, first_rows(expected, row, 1)), -1) << shape.name;
+        const FloatMatrix alone = run_linear(*cpu, *packed, some_rows(x, row, 1));
+        ASSERT_EQ(first_difference(alone, some_rows(expected, row, 1)), -1) << shape.name;
       }
       ASSERT_EQ(first_difference(run_linear(*cpu, *packed, x), expected), -1) << shape.name;
     }
@@ -125,7 +110,7 @@ TEST(Linear, EqualsTheReferenceWithOneZeroPoint) {
         const auto cpu = make("cpu", 2, isa);
         const auto packed = pack_one(*cpu, weight);
         for (const int64_t tokens : {1, 9, 70}) {
-          const FloatMatrix got = run_linear(*cpu, *packed, first_rows(x, 0, tokens));
+          const FloatMatrix got = run_linear(*cpu, *packed, some_rows(x, 0, tokens));
           ASSERT_EQ(first_difference(got, expected), -1) << shape.name << " " << isa << " " << zero;
         }
       }

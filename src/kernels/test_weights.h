@@ -1,6 +1,8 @@
 // Weights and activations with random numbers for tests and benchmarks of kernels.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "base/float16.h"
@@ -87,6 +89,23 @@ inline Weight random_weight(const LinearCase& shape, uint64_t seed, int int8_bit
       return random_grouped(shape, 6, seed);
   }
   return {};
+}
+
+// Rows [begin, begin + count).
+inline FloatMatrix some_rows(const FloatMatrix& x, int64_t begin, int64_t count) {
+  FloatMatrix part(count, x.columns());
+  std::copy_n(x.row(begin), count * x.columns(), part.data());
+  return part;
+}
+
+// Position of the first number of `a`, the first rows of `b`, whose bits differ (any NaN equals any
+// other), or -1.
+inline int64_t first_difference(const FloatMatrix& a, const FloatMatrix& b) {
+  for (int64_t i = 0; i < a.rows() * a.columns(); ++i) {
+    if (std::isnan(a.data()[i]) && std::isnan(b.data()[i])) continue;
+    if (std::memcmp(a.data() + i, b.data() + i, sizeof(float)) != 0) return i;
+  }
+  return -1;
 }
 
 }  // namespace quern

@@ -11,13 +11,18 @@
 namespace quern::cpu {
 namespace {
 
+constexpr IsaTables<AttentionKernels> kTables = isa_tables<AttentionKernels>({
+    {Isa::kScalar, &kAttentionScalar},
 #if defined(__x86_64__)
-constexpr IsaTables<AttentionKernels> kTables = {&kAttentionScalar, &kAttentionAvx2,
-                                                 &kAttentionAvx512, &kAttentionAvx512Vnni};
-#else
-constexpr IsaTables<AttentionKernels> kTables = {&kAttentionScalar, &kAttentionScalar,
-                                                 &kAttentionScalar, &kAttentionScalar};
+    {Isa::kAvx2, &kAttentionAvx2},
+    {Isa::kAvxVnni, &kAttentionAvxVnni},
+    {Isa::kAvx512, &kAttentionAvx512},
+    {Isa::kAvx512Vnni, &kAttentionAvx512Vnni},
+#elif defined(__aarch64__)
+    {Isa::kNeon, &kAttentionNeon},
+    {Isa::kI8mm, &kAttentionI8mm},
 #endif
+});
 
 constexpr float kLog2E = 1.44269504f;
 constexpr int kSegmentBlocks = kSegmentTokens / kKvBlockTokens;

@@ -90,7 +90,7 @@ struct AttentionKernels {
   Quantized (*quantize)(int8_t* codes, const float* x, int count);
 };
 
-extern const AttentionKernels kAttentionScalar, kAttentionAvx2, kAttentionAvx512,
-    kAttentionAvx512Vnni;
+extern const AttentionKernels kAttentionScalar, kAttentionNeon, kAttentionI8mm, kAttentionAvx2,
+    kAttentionAvxVnni, kAttentionAvx512, kAttentionAvx512Vnni;
 
 }  // namespace quern::cpu

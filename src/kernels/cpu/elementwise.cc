@@ -9,13 +9,15 @@
 namespace quern::cpu {
 namespace {
 
+constexpr IsaTables<ElementwiseKernels> kTables = isa_tables<ElementwiseKernels>({
+    {Isa::kScalar, &kElementwiseScalar},
 #if defined(__x86_64__)
-constexpr IsaTables<ElementwiseKernels> kTables = {&kElementwiseScalar, &kElementwiseAvx2,
-                                                   &kElementwiseAvx512, &kElementwiseAvx512};
-#else
-constexpr IsaTables<ElementwiseKernels> kTables = {&kElementwiseScalar, &kElementwiseScalar,
-                                                   &kElementwiseScalar, &kElementwiseScalar};
+    {Isa::kAvx2, &kElementwiseAvx2},
+    {Isa::kAvx512, &kElementwiseAvx512},
+#elif defined(__aarch64__)
+    {Isa::kNeon, &kElementwiseNeon},
 #endif
+});
 
 // About 5 us of work from L2: waking another core for less costs more than it saves.
 constexpr int64_t kChunkElements = 16384;

@@ -25,6 +25,7 @@ struct ElementwiseKernels {
   void (*rotate)(float* x, const float* cosines, const float* sines, int64_t half);
 };
 
-extern const ElementwiseKernels kElementwiseScalar, kElementwiseAvx2, kElementwiseAvx512;
+extern const ElementwiseKernels kElementwiseScalar, kElementwiseNeon, kElementwiseAvx2,
+    kElementwiseAvx512;
 
 }  // namespace quern::cpu

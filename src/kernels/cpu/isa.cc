@@ -6,6 +6,9 @@
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 namespace quern::cpu {
@@ -20,6 +23,13 @@ bool has_f16c() {
 
 bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
+}
+
+bool has_avx_vnni() {
+  constexpr unsigned kAvxVnniBit = 1u << 4;
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return has_avx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 &&
+         (eax & kAvxVnniBit) != 0;
 }
 
 bool has_avx512() {
@@ -44,14 +54,10 @@ bool has_amx() {
   }();
   return usable;
 }
-#else
-bool has_avx2() { return false; }
+#elif defined(__aarch64__)
+bool has_neon() { return (::getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
 
-bool has_avx512() { return false; }
-
-bool has_avx512vnni() { return false; }
-
-bool has_amx() { return false; }
+bool has_i8mm() { return has_neon() && (::getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0; }
 #endif
 
 }  // namespace
@@ -66,16 +72,26 @@ bool isa_supported(Isa isa) {
   switch (isa) {
     case Isa::kScalar:
       return true;
+#if defined(__x86_64__)
     case Isa::kAvx2:
       return has_avx2();
+    case Isa::kAvxVnni:
+      return has_avx_vnni();
     case Isa::kAvx512:
       return has_avx512();
     case Isa::kAvx512Vnni:
       return has_avx512vnni();
     case Isa::kAmx:
       return has_amx();
+#elif defined(__aarch64__)
+    case Isa::kNeon:
+      return has_neon();
+    case Isa::kI8mm:
+      return has_i8mm();
+#endif
+    default:
+      return false;
   }
-  return false;
 }
 
 bool amx_usable(uint32_t leaf7_edx, int (*request_permission)()) {

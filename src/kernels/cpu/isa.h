@@ -3,26 +3,39 @@
 
 #include <array>
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <string_view>
 
 namespace quern::cpu {
 
-// Worst first; a machine that runs one runs all before it.
+// Worst first for each processor; a machine that runs one runs its base (isa_base()) as well.
 enum class Isa : uint8_t {
   kScalar,      // plain C++
+  kNeon,        // ARM: NEON and its dot product of bytes
+  kI8mm,        // the same and products of int8 matrices
   kAvx2,        // AVX2, FMA, F16C
-  kAvx512,      // AVX-512 F, BW, DQ, VL
+  kAvxVnni,     // the same and dot products of bytes
+  kAvx512,      // AVX2 and AVX-512 F, BW, DQ, VL
   kAvx512Vnni,  // the same and VNNI
   kAmx,         // the same and AMX tiles of int8
 };
 
-inline constexpr int kIsaCount = 5;
-inline constexpr std::array<std::string_view, kIsaCount> kIsaNames = {"scalar", "avx2", "avx512",
-                                                                      "avx512vnni", "amx"};
+inline constexpr int kIsaCount = 8;
+inline constexpr std::array<std::string_view, kIsaCount> kIsaNames = {
+    "scalar", "neon", "i8mm", "avx2", "avxvnni", "avx512", "avx512vnni", "amx"};
+
+// The one whose kernels serve where `isa` has none of its own.
+constexpr Isa isa_base(Isa isa) {
+  constexpr std::array<Isa, kIsaCount> kBases = {Isa::kScalar,    Isa::kScalar, Isa::kNeon,
+                                                 Isa::kScalar,    Isa::kAvx2,   Isa::kAvx2,
+                                                 Isa::kAvx512,    Isa::kAvx512Vnni};
+  return kBases[static_cast<size_t>(isa)];
+}
 
 // What to give QUERN_TARGET_BEGIN for each.
 #define QUERN_TARGET_AVX2 "avx2,fma,f16c"
+#define QUERN_TARGET_AVX_VNNI QUERN_TARGET_AVX2 ",avxvnni"
 #define QUERN_TARGET_AVX512 "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl"
 #define QUERN_TARGET_AVX512_VNNI "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
 #define QUERN_TARGET_AMX QUERN_TARGET_AVX512_VNNI ",amx-tile,amx-int8"
@@ -40,19 +53,31 @@ bool isa_supported(Isa isa);
 // called otherwise, returns 0.
 bool amx_usable(uint32_t leaf7_edx, int (*request_permission)());
 
-// The last supported one.
+// The best supported one.
 Isa best_isa();
 
-// One entry for each instruction set: the tables of kernels are indexed by it. An instruction set
-// that adds nothing to the one before has none of its own; the first one always has.
+// The tables of kernels, indexed by Isa; kScalar always has one.
 template <typename Table>
 using IsaTables = std::array<const Table*, kIsaCount>;
 
+// Table for table from its instruction set.
+template <typename Table>
+struct IsaEntry {
+  Isa isa;
+  const Table* table;
+};
+
+template <typename Table>
+constexpr IsaTables<Table> isa_tables(std::initializer_list<IsaEntry<Table>> entries) {
+  IsaTables<Table> tables = {};
+  for (const IsaEntry<Table>& entry : entries) tables[static_cast<size_t>(entry.isa)] = entry.table;
+  return tables;
+}
+
 template <typename Table>
 const Table& table_for(const IsaTables<Table>& tables, Isa isa) {
-  auto i = static_cast<size_t>(isa);
-  while (tables[i] == nullptr) --i;
-  return *tables[i];
+  while (tables[static_cast<size_t>(isa)] == nullptr) isa = isa_base(isa);
+  return *tables[static_cast<size_t>(isa)];
 }
 
 }  // namespace quern::cpu

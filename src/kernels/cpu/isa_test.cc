@@ -41,18 +41,25 @@ TEST(Isa, NamesAreUniqueAndFound) {
   EXPECT_EQ(isa_from_name("amx2"), std::nullopt);
 }
 
-TEST(Isa, AMachineThatRunsOneRunsAllBeforeIt) {
-  for (int i = 0; i <= static_cast<int>(best_isa()); ++i) {
-    EXPECT_TRUE(isa_supported(static_cast<Isa>(i))) << i;
+TEST(Isa, AMachineThatRunsOneRunsItsBase) {
+  for (int i = 0; i < kIsaCount; ++i) {
+    const auto isa = static_cast<Isa>(i);
+    EXPECT_LE(isa_base(isa), isa);
+    if (isa_supported(isa)) {
+      EXPECT_TRUE(isa_supported(isa_base(isa))) << isa_name(isa);
+      EXPECT_LE(isa, best_isa());
+    }
   }
 }
 
-TEST(Isa, ATableStandsInForLaterOnesThatAddNothing) {
-  const int first = 1, third = 3;
-  const IsaTables<int> tables = {&first, nullptr, &third};
+TEST(Isa, TheBaseStandsInForOnesThatAddNothing) {
+  const int scalar = 1, avx2 = 2, vnni = 3;
+  const auto tables =
+      isa_tables<int>({{Isa::kScalar, &scalar}, {Isa::kAvx2, &avx2}, {Isa::kAvxVnni, &vnni}});
   EXPECT_EQ(table_for(tables, Isa::kScalar), 1);
-  EXPECT_EQ(table_for(tables, Isa::kAvx2), 1);
-  EXPECT_EQ(table_for(tables, Isa::kAmx), 3);
+  EXPECT_EQ(table_for(tables, Isa::kI8mm), 1);
+  EXPECT_EQ(table_for(tables, Isa::kAvxVnni), 3);
+  EXPECT_EQ(table_for(tables, Isa::kAmx), 2);
 }
 
 }  // namespace

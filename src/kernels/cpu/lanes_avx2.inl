@@ -98,6 +98,10 @@ inline void store_bytes(void* p, I v) {
                    _mm_unpacklo_epi64(lowest_bytes(v.lo), lowest_bytes(v.hi)));
 }
 
+#if QUERN_LANES_VNNI
+// The including file defines dpbusd(acc, u, s).
+inline __m256i dot_bytes_8(__m256i acc, __m256i u, __m256i s) { return dpbusd(acc, u, s); }
+#else
 // Exact, where maddubs of two full bytes would saturate.
 inline __m256i dot_bytes_8(__m256i acc, __m256i u, __m256i s) {
   const __m256i even = _mm256_madd_epi16(_mm256_and_si256(u, _mm256_set1_epi16(0xff)),
@@ -105,6 +109,7 @@ inline __m256i dot_bytes_8(__m256i acc, __m256i u, __m256i s) {
   const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(u, 8), _mm256_srai_epi16(s, 8));
   return _mm256_add_epi32(acc, _mm256_add_epi32(even, odd));
 }
+#endif
 
 // acc + the four products of an unsigned byte of u and a signed byte of s in each lane.
 inline I dot_bytes(I acc, I u, I s) {

@@ -11,40 +11,36 @@ QUERN_TARGET_BEGIN(QUERN_TARGET_AVX2)
 namespace quern::cpu {
 namespace {
 
-using V = __m256i;
-using F = __m256;
+#include "kernels/cpu/limit_avx2.inl"
 
-constexpr int kSums = 10;
-constexpr int64_t kOperations = 64;
-
-inline V v_zero() { return _mm256_setzero_si256(); }
-
-inline V v_load(const std::byte* at) {
-  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
-}
-
-inline V v_or(V a, V b) { return _mm256_or_si256(a, b); }
-
-inline int64_t v_sum(V a) {
-  return _mm256_extract_epi64(a, 0) | _mm256_extract_epi64(a, 1) | _mm256_extract_epi64(a, 2) |
-         _mm256_extract_epi64(a, 3);
-}
+namespace plain {
 
 // Sums of 16 bits, as products of nibbles have them for 32 columns: nothing is faster.
 inline V v_product(V sum, V a, V b) { return _mm256_add_epi16(sum, _mm256_maddubs_epi16(a, b)); }
 
-inline F f_set(float x) { return _mm256_set1_ps(x); }
-
-inline F f_fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
-
-inline float f_first(F a) { return _mm256_cvtss_f32(a); }
-
 #include "kernels/cpu/limit_body.inl"
 
+}  // namespace plain
+}  // namespace
+}  // namespace quern::cpu
+
+QUERN_TARGET_END
+QUERN_TARGET_BEGIN(QUERN_TARGET_AVX_VNNI)
+
+namespace quern::cpu {
+namespace {
+namespace vnni {
+
+inline V v_product(V sum, V a, V b) { return _mm256_dpbusd_avx_epi32(sum, a, b); }
+
+#include "kernels/cpu/limit_body.inl"  // NOLINT(readability-duplicate-include)
+
+}  // namespace vnni
 }  // namespace
 
-extern const LimitOps kLimitsAvx2;
-const LimitOps kLimitsAvx2 = kOps;
+extern const LimitOps kLimitsAvx2, kLimitsAvxVnni;
+const LimitOps kLimitsAvx2 = plain::kOps;
+const LimitOps kLimitsAvxVnni = vnni::kOps;
 
 }  // namespace quern::cpu
 

@@ -9,19 +9,25 @@
 
 namespace quern::cpu {
 
+extern const LinearOps kLinearScalar, kLinearNeon, kLinearI8mm, kLinearAvx2, kLinearAvxVnni,
+    kLinearAvx512, kLinearAvx512Vnni;
+const IsaTables<LinearOps> kLinearOps = isa_tables<LinearOps>({
+    {Isa::kScalar, &kLinearScalar},
 #if defined(__x86_64__)
-extern const LinearOps kLinearScalar, kLinearAvx2, kLinearAvx512, kLinearAvx512Vnni;
-const IsaTables<LinearOps> kLinearOps = {&kLinearScalar, &kLinearAvx2, &kLinearAvx512,
-                                         &kLinearAvx512Vnni};
-#else
-extern const LinearOps kLinearScalar;
-const IsaTables<LinearOps> kLinearOps = {&kLinearScalar};
+    {Isa::kAvx2, &kLinearAvx2},
+    {Isa::kAvxVnni, &kLinearAvxVnni},
+    {Isa::kAvx512, &kLinearAvx512},
+    {Isa::kAvx512Vnni, &kLinearAvx512Vnni},
+#elif defined(__aarch64__)
+    {Isa::kNeon, &kLinearNeon},
+    {Isa::kI8mm, &kLinearI8mm},
 #endif
+});
 
 namespace {
 
-constexpr int64_t kMinChunkBytes = int64_t{16} << 10;  // work for about a microsecond
-constexpr int64_t kMaxChunkBytes = int64_t{64} << 10;  // stays in L2 while rows pass over it
+constexpr int64_t kMinChunkBytes = int64_t{16} << 10;   // work for about a microsecond
+constexpr int64_t kMaxChunkBytes = int64_t{256} << 10;  // stays in L2 while rows pass over it
 constexpr int64_t kChunksPerThread = 8;                // leave a slow core less
 constexpr int64_t kActivationsPerChunk = int64_t{32} << 10;
 constexpr int64_t kCodeBlock = 64;    // columns that stay together in every layout

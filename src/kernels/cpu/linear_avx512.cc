@@ -59,7 +59,11 @@ inline I i_dot_halves(I sum, I pairs, int32_t x) {
   return _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi32(x)));
 }
 
+// Each builds on the one before.
+// clang-format off
+#include "kernels/cpu/linear_unit.inl"
 #include "kernels/cpu/linear_body.inl"
+// clang-format on
 
 }  // namespace
 

@@ -53,8 +53,12 @@ inline Short short_dot_nibbles(Short sum, B codes, int32_t x) { return i_dot_byt
 
 inline I short_end(I, Short sum) { return sum; }
 
+// Each builds on the one before.
+// clang-format off
+#include "kernels/cpu/linear_unit.inl"
 #include "kernels/cpu/linear_body.inl"
 #include "kernels/cpu/strip_vnni.inl"
+// clang-format on
 
 constexpr LinearOps with_strips() {
   LinearOps ops = kBaseOps;

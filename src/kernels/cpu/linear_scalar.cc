@@ -27,7 +27,11 @@ inline Short short_dot_nibbles(const Short& sum, const B& codes, int32_t x) {
 
 inline I short_end(const I&, const Short& sum) { return sum; }
 
+// Each builds on the one before.
+// clang-format off
+#include "kernels/cpu/linear_unit.inl"
 #include "kernels/cpu/linear_body.inl"
+// clang-format on
 
 }  // namespace
 
