@@ -9,6 +9,9 @@ import tarfile
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 WORK = ROOT / "build/peers"
 
+# Prompts are faster with flash attention, answers often without it and with keys in 8 bits.
+SETTINGS = (("-fa", "on"), ("-fa", "off", "-ctk", "q8_0"))
+
 
 def run(*command, **options):
     return subprocess.run([str(c) for c in command], check=True, **options)

@@ -4,11 +4,9 @@
 Usage: bench/peers.py MODEL.gguf [--quern-model DIR] [--rounds 3] [--threads 2] [--batch 1,8,32]
 
 llama.cpp (bench/llama_cpp.py) runs the given GGUF file requantised to Q4_0, the format that it is
-fastest on, with and without flash attention: prompts are faster with it, answers often without it
-and with keys in 8 bits; every line takes the better one. Quern runs --quern-model, else the GGUF
-file as it is. Each round runs one after the
-other, so that a noisy machine troubles both; reported are the best of each and the median of the
-ratios of the rounds.
+fastest on, in each of its SETTINGS; every line takes the better one. Quern runs --quern-model, else
+the GGUF file as it is. Each round runs one after the other, so that a noisy machine troubles both;
+reported are the best of each and the median of the ratios of the rounds.
 """
 
 import argparse
@@ -18,15 +16,12 @@ import pathlib
 import statistics
 import sys
 
-from llama_cpp import ROOT, build, requantise, run
-
-
-LLAMA_SETTINGS = (["-fa", "on"], ["-fa", "off", "-ctk", "q8_0"])
+from llama_cpp import ROOT, SETTINGS, build, requantise, run
 
 
 def measure_llama(programs, model, arguments):
     """{batch: (prefill tokens/s, decode tokens/s of all sequences)}, of the better setting each"""
-    runs = [measure_llama_with(setting, programs, model, arguments) for setting in LLAMA_SETTINGS]
+    runs = [measure_llama_with(setting, programs, model, arguments) for setting in SETTINGS]
     return {batch: tuple(map(max, *(run[batch] for run in runs))) for batch in arguments.batch}
 
 

@@ -31,7 +31,7 @@ import sys
 import threading
 import time
 
-from llama_cpp import ROOT, build, requantise
+from llama_cpp import ROOT, SETTINGS, build, requantise
 
 RESULTS = []
 
@@ -112,11 +112,14 @@ def peers(arguments):
         for clients in (1, 8, 32):
             log(f"round {number + 1}, {clients} clients")
             run = fixed(clients, arguments.output_tokens, max(4, clients))
-            port = free_port()
-            with server(programs / "llama-server", "-m", peer_model, "--port", port, "--host", "127.0.0.1",
-                        "-c", clients * 512, "-np", clients, "-t", arguments.threads, "-tb", arguments.threads,
-                        "-fa", "on", "--no-webui", url=f"http://127.0.0.1:{port}") as url:
-                theirs.setdefault(clients, []).append(load(arguments, url, *run))
+            settings = []
+            for setting in SETTINGS:
+                port = free_port()
+                with server(programs / "llama-server", "-m", peer_model, "--port", port, "--host", "127.0.0.1",
+                            "-c", clients * 512, "-np", clients, "-t", arguments.threads, "-tb", arguments.threads,
+                            *setting, "--no-webui", url=f"http://127.0.0.1:{port}") as url:
+                    settings.append(load(arguments, url, *run))
+            theirs.setdefault(clients, []).append(settings)
             with quern_server(arguments, arguments.quern_model or arguments.model, "--max-sequences", 32) as url:
                 ours.setdefault(clients, []).append(load(arguments, url, *run))
     print(f"{'clients':>7} {'':14} {'quern':>9} {'llama-server':>12}  ratio (median of rounds)")
@@ -124,8 +127,9 @@ def peers(arguments):
         for name, read in (("tokens/s", lambda r: r["output_tokens_per_second"]),
                            ("TTFT ms (p50)", lambda r: r["ttft_ms"]["median"]),
                            ("TPOT ms (p50)", lambda r: r["tpot_ms"]["median"])):
-            mine, peer = [read(r) for r in ours[clients]], [read(r) for r in theirs[clients]]
             best = max if name == "tokens/s" else min
+            mine = [read(r) for r in ours[clients]]
+            peer = [best(map(read, settings)) for settings in theirs[clients]]
             ratio = statistics.median(a / b for a, b in zip(mine, peer))
             print(f"{clients:>7} {name:14} {best(mine):>9.1f} {best(peer):>12.1f}  {ratio:.2f}")
 

@@ -13,6 +13,7 @@ namespace quern {
 namespace {
 
 constexpr int kSpins = 4000;  // x 10 to 40 ns a pause: then a thread sleeps
+constexpr int kSharesPerWorker = 2;
 
 void pause() {
 #if defined(__x86_64__)
@@ -123,13 +124,25 @@ void ThreadPool::for_each_chunk(int64_t count,
     }
     return;
   }
-  // Every worker begins with a chunk of its own; who is done takes the next. What changes lies in
-  // another cache line than what does not.
-  alignas(64) std::atomic<int64_t> next{size() * chunk};
-  alignas(64) const auto take = [&next, count, chunk, body](int worker) {
-    for (int64_t begin = worker * chunk; begin < count;
-         begin = next.fetch_add(chunk, std::memory_order_relaxed)) {
-      body(begin, std::min(begin + chunk, count), worker);
+  const int64_t chunks = (count + chunk - 1) / chunk;
+  const int64_t shares = int64_t{kSharesPerWorker} * size();
+  const auto share_of = [shares](int64_t left) { return (left + shares - 1) / shares; };
+  const int64_t first = share_of(chunks);
+  // What changes lies in another cache line than what does not.
+  alignas(64) std::atomic<int64_t> next{size() * first};
+  alignas(64) const auto take = [&next, count, chunk, chunks, first, share_of, body](int worker) {
+    int64_t begin = worker * first;
+    int64_t share = first;
+    while (begin < chunks) {
+      const int64_t end = std::min(begin + share, chunks);
+      for (int64_t c = begin; c < end; ++c) {
+        body(c * chunk, std::min((c + 1) * chunk, count), worker);
+      }
+      begin = next.load(std::memory_order_relaxed);
+      do {
+        share = share_of(chunks - begin);
+      } while (begin < chunks &&
+               !next.compare_exchange_weak(begin, begin + share, std::memory_order_relaxed));
     }
   };
   run(take);

@@ -30,9 +30,10 @@ class ThreadPool {
   // Calls body(worker) once on every worker and returns when all are done.
   void run(FunctionRef<void(int worker)> body);
 
-  // Calls body(begin, end, worker) over chunks of [0, count) that idle workers take one by one, so
-  // a core that is slow for a while does less. Chunks have `chunk` elements, the last may have
-  // fewer. Runs on the caller alone when there is only one chunk.
+  // Calls body(begin, end, worker) over chunks of [0, count), which have `chunk` elements, the last
+  // one perhaps fewer. A worker takes neighbouring chunks, which come from memory faster: half of
+  // its part at first, then ever smaller shares of what is left, so that a core that is slow for a
+  // while does less. Runs on the caller alone when there is only one chunk.
   void for_each_chunk(int64_t count,
                       int64_t chunk,
                       FunctionRef<void(int64_t begin, int64_t end, int worker)> body);

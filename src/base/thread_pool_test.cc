@@ -1,5 +1,7 @@
 #include "base/thread_pool.h"
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <thread>
@@ -19,15 +21,33 @@ TEST(ThreadPool, RunsTheBodyOnceOnEveryWorker) {
   }
 }
 
-TEST(ThreadPool, CoversEveryElementOnce) {
-  for (const int threads : {1, 2, 4}) {
+TEST(ThreadPool, CoversEveryElementOnceInWholeChunks) {
+  constexpr int64_t kChunk = 10;
+  for (const int threads : {1, 2, 4, 7}) {
     ThreadPool pool(threads);
-    std::vector<std::atomic<int>> calls(1003);
-    pool.for_each_chunk(1003, 10, [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; ++i) calls[static_cast<size_t>(i)]++;
-    });
-    for (const auto& count : calls) ASSERT_EQ(count, 1);
+    for (const int64_t count : {0, 1, 9, 10, 11, 20, 35, 69, 70, 71, 1003, 2000}) {
+      std::vector<std::atomic<int>> calls(static_cast<size_t>(count));
+      std::atomic<int> wrong = 0;
+      pool.for_each_chunk(count, kChunk, [&](int64_t begin, int64_t end, int worker) {
+        if (begin % kChunk != 0 || end != std::min(begin + kChunk, count)) ++wrong;
+        if (worker < 0 || worker >= threads) ++wrong;
+        for (int64_t i = begin; i < end; ++i) calls[static_cast<size_t>(i)]++;
+      });
+      EXPECT_EQ(wrong, 0) << threads << " " << count;
+      for (const auto& calls_of : calls) ASSERT_EQ(calls_of, 1) << threads << " " << count;
+    }
   }
+}
+
+TEST(ThreadPool, ASlowWorkerDoesLess) {
+  ThreadPool pool(2);
+  std::array<std::atomic<int>, 2> chunks = {};
+  pool.for_each_chunk(400, 1, [&](int64_t, int64_t, int worker) {
+    if (worker == 1) std::this_thread::sleep_for(std::chrono::microseconds(100));
+    chunks[static_cast<size_t>(worker)]++;
+  });
+  EXPECT_EQ(chunks[0] + chunks[1], 400);
+  EXPECT_GT(chunks[0], 250);  // all but the share that worker 1 began with, and the first of another
 }
 
 // Longer than a waiting thread spins, and about as long: both ways of waking race with the end.

@@ -26,8 +26,8 @@ const IsaTables<LinearOps> kLinearOps = isa_tables<LinearOps>({
 
 namespace {
 
-constexpr int64_t kMinChunkBytes = int64_t{16} << 10;   // work for about a microsecond
-constexpr int64_t kMaxChunkBytes = int64_t{256} << 10;  // stays in L2 while rows pass over it
+constexpr int64_t kMinChunkBytes = int64_t{16} << 10;  // work for about a microsecond
+constexpr int64_t kMaxChunkBytes = int64_t{64} << 10;  // stays in L2 while rows pass over it
 constexpr int64_t kChunksPerThread = 8;                // leave a slow core less
 constexpr int64_t kActivationsPerChunk = int64_t{32} << 10;
 constexpr int64_t kCodeBlock = 64;    // columns that stay together in every layout
