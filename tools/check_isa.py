@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Proves that no code needs more than x86-64 or ARMv8 has unless the machine was asked first.
 
-Usage: tools/check_isa.py [--nm PROGRAM] [--objdump PROGRAM] ARCHIVE...
+Usage: tools/check_isa.py [--prefix PREFIX] ARCHIVE...
 
 Instructions of AVX and later, and ARM's products of bytes, may stand in two places: in files named
 for their instruction set (*_avx*.cc, *_amx.cc, *_neon.cc, *_i8mm.cc), whose functions are reached
 through tables that are chosen at run time, and in the clones of base/clones.h. A function of such a
 file that the linker may take for that of another file (a weak symbol) is refused: it would run
-everywhere.
+everywhere. Needs binutils: PREFIXnm, PREFIXobjdump.
 """
 
 import argparse
@@ -54,14 +54,13 @@ def vector_functions(objdump, archive):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nm", default="nm")
-    parser.add_argument("--objdump", default="objdump")
+    parser.add_argument("--prefix", default="", help="of the programs of binutils for another processor")
     parser.add_argument("archives", nargs="+", type=pathlib.Path, metavar="ARCHIVE")
     options = parser.parse_args()
     wrong = seen = 0
     for archive in options.archives:
-        weak = weak_symbols(options.nm, archive)
-        for member, symbol, instruction in vector_functions(options.objdump, archive):
+        weak = weak_symbols(options.prefix + "nm", archive)
+        for member, symbol, instruction in vector_functions(options.prefix + "objdump", archive):
             seen += 1
             if CLONE.search(symbol):
                 continue
@@ -70,7 +69,9 @@ def main():
             wrong += 1
             print(f"{archive.name}({member}): {symbol} uses {instruction}")
     print(f"{seen} functions use vector extensions, {wrong} of them unasked")
-    return 1 if wrong else 0
+    if not seen:
+        print("none found: these are not the archives, or not the programs to read them with")
+    return 1 if wrong or not seen else 0
 
 
 if __name__ == "__main__":
