@@ -115,8 +115,8 @@ def main():
     batches = powers(1, arguments.largest_batch)
     contexts = powers(128, arguments.largest_context)
     by_batch = bench(arguments, arguments.prompt, batches)
-    # The last context leaves room for the answer.
-    lengths = [min(c, arguments.largest_context - arguments.decode) for c in contexts]
+    # The last context leaves room for the answer and what `quern bench` runs before it.
+    lengths = [min(c, arguments.largest_context - 2 * arguments.decode) for c in contexts]
     by_context = [bench(arguments, length, [1])[0] for length in lengths]
     json.dump({"batch": by_batch, "context": by_context}, sys.stdout, indent=1)
     print()
