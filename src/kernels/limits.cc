@@ -13,19 +13,26 @@ namespace quern {
 namespace cpu {
 extern const LimitOps kLimitsScalar, kLimitsNeon, kLimitsI8mm, kLimitsAvx2, kLimitsAvxVnni,
     kLimitsAvx512, kLimitsAvx512Vnni, kLimitsAmx;
+#if defined(__x86_64__)
 const IsaTables<LimitOps> kLimitOps = isa_tables<LimitOps>({
     {Isa::kScalar, &kLimitsScalar},
-#if defined(__x86_64__)
     {Isa::kAvx2, &kLimitsAvx2},
     {Isa::kAvxVnni, &kLimitsAvxVnni},
     {Isa::kAvx512, &kLimitsAvx512},
     {Isa::kAvx512Vnni, &kLimitsAvx512Vnni},
     {Isa::kAmx, &kLimitsAmx},
+});
 #elif defined(__aarch64__)
+const IsaTables<LimitOps> kLimitOps = isa_tables<LimitOps>({
+    {Isa::kScalar, &kLimitsScalar},
     {Isa::kNeon, &kLimitsNeon},
     {Isa::kI8mm, &kLimitsI8mm},
-#endif
 });
+#else
+const IsaTables<LimitOps> kLimitOps = isa_tables<LimitOps>({
+    {Isa::kScalar, &kLimitsScalar},
+});
+#endif
 }  // namespace cpu
 
 namespace {

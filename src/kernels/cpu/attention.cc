@@ -11,18 +11,25 @@
 namespace quern::cpu {
 namespace {
 
+#if defined(__x86_64__)
 constexpr IsaTables<AttentionKernels> kTables = isa_tables<AttentionKernels>({
     {Isa::kScalar, &kAttentionScalar},
-#if defined(__x86_64__)
     {Isa::kAvx2, &kAttentionAvx2},
     {Isa::kAvxVnni, &kAttentionAvxVnni},
     {Isa::kAvx512, &kAttentionAvx512},
     {Isa::kAvx512Vnni, &kAttentionAvx512Vnni},
+});
 #elif defined(__aarch64__)
+constexpr IsaTables<AttentionKernels> kTables = isa_tables<AttentionKernels>({
+    {Isa::kScalar, &kAttentionScalar},
     {Isa::kNeon, &kAttentionNeon},
     {Isa::kI8mm, &kAttentionI8mm},
-#endif
 });
+#else
+constexpr IsaTables<AttentionKernels> kTables = isa_tables<AttentionKernels>({
+    {Isa::kScalar, &kAttentionScalar},
+});
+#endif
 
 constexpr float kLog2E = 1.44269504f;
 constexpr int kSegmentBlocks = kSegmentTokens / kKvBlockTokens;

@@ -9,15 +9,22 @@
 namespace quern::cpu {
 namespace {
 
+#if defined(__x86_64__)
 constexpr IsaTables<ElementwiseKernels> kTables = isa_tables<ElementwiseKernels>({
     {Isa::kScalar, &kElementwiseScalar},
-#if defined(__x86_64__)
     {Isa::kAvx2, &kElementwiseAvx2},
     {Isa::kAvx512, &kElementwiseAvx512},
-#elif defined(__aarch64__)
-    {Isa::kNeon, &kElementwiseNeon},
-#endif
 });
+#elif defined(__aarch64__)
+constexpr IsaTables<ElementwiseKernels> kTables = isa_tables<ElementwiseKernels>({
+    {Isa::kScalar, &kElementwiseScalar},
+    {Isa::kNeon, &kElementwiseNeon},
+});
+#else
+constexpr IsaTables<ElementwiseKernels> kTables = isa_tables<ElementwiseKernels>({
+    {Isa::kScalar, &kElementwiseScalar},
+});
+#endif
 
 // About 5 us of work from L2: waking another core for less costs more than it saves.
 constexpr int64_t kChunkElements = 16384;

@@ -27,9 +27,9 @@ inline constexpr std::array<std::string_view, kIsaCount> kIsaNames = {
 
 // The one whose kernels serve where `isa` has none of its own.
 constexpr Isa isa_base(Isa isa) {
-  constexpr std::array<Isa, kIsaCount> kBases = {Isa::kScalar,    Isa::kScalar, Isa::kNeon,
-                                                 Isa::kScalar,    Isa::kAvx2,   Isa::kAvx2,
-                                                 Isa::kAvx512,    Isa::kAvx512Vnni};
+  constexpr std::array<Isa, kIsaCount> kBases = {Isa::kScalar, Isa::kScalar,    Isa::kNeon,
+                                                 Isa::kScalar, Isa::kAvx2,      Isa::kAvx2,
+                                                 Isa::kAvx512, Isa::kAvx512Vnni};
   return kBases[static_cast<size_t>(isa)];
 }
 

@@ -66,9 +66,7 @@ inline F min_of(F a, F b) {
 }
 
 inline M less(F a, F b) { QUERN_EACH_REGISTER(M, vcltq_f32(a.v[i], b.v[i])); }
-inline F select(M m, F yes, F no) {
-  QUERN_EACH_REGISTER(F, vbslq_f32(m.v[i], yes.v[i], no.v[i]));
-}
+inline F select(M m, F yes, F no) { QUERN_EACH_REGISTER(F, vbslq_f32(m.v[i], yes.v[i], no.v[i])); }
 
 inline I bits(F v) { QUERN_EACH_REGISTER(I, vreinterpretq_s32_f32(v.v[i])); }
 inline F from_bits(I v) { QUERN_EACH_REGISTER(F, vreinterpretq_f32_s32(v.v[i])); }
@@ -79,9 +77,8 @@ inline I load_i(const void* p) {
 inline I set1_i(int32_t x) { QUERN_EACH_REGISTER(I, vdupq_n_s32(x)); }
 inline I and_i(I a, I b) { QUERN_EACH_REGISTER(I, vandq_s32(a.v[i], b.v[i])); }
 inline I max_unsigned(I a, I b) {
-  QUERN_EACH_REGISTER(
-      I, vreinterpretq_s32_u32(
-             vmaxq_u32(vreinterpretq_u32_s32(a.v[i]), vreinterpretq_u32_s32(b.v[i]))));
+  QUERN_EACH_REGISTER(I, vreinterpretq_s32_u32(vmaxq_u32(vreinterpretq_u32_s32(a.v[i]),
+                                                         vreinterpretq_u32_s32(b.v[i]))));
 }
 inline I to_exponent(I v) { QUERN_EACH_REGISTER(I, vshlq_n_s32(v.v[i], 23)); }
 inline F to_float(I v) { QUERN_EACH_REGISTER(F, vcvtq_f32_s32(v.v[i])); }

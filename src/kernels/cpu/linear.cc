@@ -11,18 +11,25 @@ namespace quern::cpu {
 
 extern const LinearOps kLinearScalar, kLinearNeon, kLinearI8mm, kLinearAvx2, kLinearAvxVnni,
     kLinearAvx512, kLinearAvx512Vnni;
+#if defined(__x86_64__)
 const IsaTables<LinearOps> kLinearOps = isa_tables<LinearOps>({
     {Isa::kScalar, &kLinearScalar},
-#if defined(__x86_64__)
     {Isa::kAvx2, &kLinearAvx2},
     {Isa::kAvxVnni, &kLinearAvxVnni},
     {Isa::kAvx512, &kLinearAvx512},
     {Isa::kAvx512Vnni, &kLinearAvx512Vnni},
+});
 #elif defined(__aarch64__)
+const IsaTables<LinearOps> kLinearOps = isa_tables<LinearOps>({
+    {Isa::kScalar, &kLinearScalar},
     {Isa::kNeon, &kLinearNeon},
     {Isa::kI8mm, &kLinearI8mm},
-#endif
 });
+#else
+const IsaTables<LinearOps> kLinearOps = isa_tables<LinearOps>({
+    {Isa::kScalar, &kLinearScalar},
+});
+#endif
 
 namespace {
 

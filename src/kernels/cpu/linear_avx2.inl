@@ -1,5 +1,5 @@
-// The operations of linear_body.inl on AVX2, sixteen lanes as two registers; the including file adds
-// Short, kChains and the dot products.
+// The operations of linear_body.inl on AVX2, sixteen lanes as two registers; the including file
+// adds Short, kChains and the dot products.
 
 struct F {
   __m256 a, b;

@@ -137,8 +137,7 @@ inline B b_signed(B codes) { QUERN_EACH_REGISTER(B, veorq_u8(codes.v[i], vdupq_n
 // Bytes below 128, or signed ones.
 inline I i_dot_signed(I sum, B weights, int32_t x) {
   const int8x16_t broadcast = vreinterpretq_s8_s32(vdupq_n_s32(x));
-  QUERN_EACH_REGISTER(I,
-                      vdotq_s32(sum.v[i], vreinterpretq_s8_u8(weights.v[i]), broadcast));
+  QUERN_EACH_REGISTER(I, vdotq_s32(sum.v[i], vreinterpretq_s8_u8(weights.v[i]), broadcast));
 }
 
 inline I i_dot_bytes(I sum, B codes, int32_t x) { return i_dot_signed(sum, b_signed(codes), x); }
