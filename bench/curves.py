@@ -25,7 +25,9 @@ def bench(arguments, prefill, batches):
     command = [arguments.quern, "bench", arguments.model, "--json", "-q", "--threads", arguments.threads,
                "--prefill", prefill, "--decode", arguments.decode, "--repeat", arguments.repeat,
                "--batch", ",".join(map(str, batches))]
-    done = subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        sys.exit(f"quern bench ended with {done.returncode} at prompts of {prefill}: nothing was drawn")
     print(f"prompts of {prefill}, batches {batches}: done", file=sys.stderr)
     report = json.loads(done.stdout)
     return report["results"], report["limits"]["int8_gops"]
