@@ -26,9 +26,11 @@ VECTOR = re.compile(r"^\s+[0-9a-f]+:\t(v(?!err|erw|mcall|mlaunch)\w+|tile\w+|tdp
 
 def weak_symbols(nm, archive):
     """{(member, symbol)}"""
-    listing = subprocess.run([nm, "-A", archive], check=True, capture_output=True, text=True).stdout
+    listing = subprocess.run([nm, "-A", archive], capture_output=True, text=True)
+    if listing.returncode != 0:
+        sys.exit(f"{archive}: no archive that {nm} can read: {listing.stderr.strip()}")
     found = set()
-    for line in listing.splitlines():
+    for line in listing.stdout.splitlines():
         fields = line.split()
         if len(fields) >= 3 and fields[-2] in ("W", "V", "u"):
             found.add((fields[0].split(":")[1], fields[-1]))

@@ -13,26 +13,16 @@ namespace quern {
 namespace cpu {
 extern const LimitOps kLimitsScalar, kLimitsNeon, kLimitsI8mm, kLimitsAvx2, kLimitsAvxVnni,
     kLimitsAvx512, kLimitsAvx512Vnni, kLimitsAmx;
-#if defined(__x86_64__)
 const IsaTables<LimitOps> kLimitOps = isa_tables<LimitOps>({
     {Isa::kScalar, &kLimitsScalar},
-    {Isa::kAvx2, &kLimitsAvx2},
-    {Isa::kAvxVnni, &kLimitsAvxVnni},
-    {Isa::kAvx512, &kLimitsAvx512},
-    {Isa::kAvx512Vnni, &kLimitsAvx512Vnni},
-    {Isa::kAmx, &kLimitsAmx},
+    {Isa::kNeon, QUERN_ARM_TABLE(kLimitsNeon)},
+    {Isa::kI8mm, QUERN_ARM_TABLE(kLimitsI8mm)},
+    {Isa::kAvx2, QUERN_X86_TABLE(kLimitsAvx2)},
+    {Isa::kAvxVnni, QUERN_X86_TABLE(kLimitsAvxVnni)},
+    {Isa::kAvx512, QUERN_X86_TABLE(kLimitsAvx512)},
+    {Isa::kAvx512Vnni, QUERN_X86_TABLE(kLimitsAvx512Vnni)},
+    {Isa::kAmx, QUERN_X86_TABLE(kLimitsAmx)},
 });
-#elif defined(__aarch64__)
-const IsaTables<LimitOps> kLimitOps = isa_tables<LimitOps>({
-    {Isa::kScalar, &kLimitsScalar},
-    {Isa::kNeon, &kLimitsNeon},
-    {Isa::kI8mm, &kLimitsI8mm},
-});
-#else
-const IsaTables<LimitOps> kLimitOps = isa_tables<LimitOps>({
-    {Isa::kScalar, &kLimitsScalar},
-});
-#endif
 }  // namespace cpu
 
 namespace {

@@ -11,25 +11,15 @@
 namespace quern::cpu {
 namespace {
 
-#if defined(__x86_64__)
 constexpr IsaTables<AttentionKernels> kTables = isa_tables<AttentionKernels>({
     {Isa::kScalar, &kAttentionScalar},
-    {Isa::kAvx2, &kAttentionAvx2},
-    {Isa::kAvxVnni, &kAttentionAvxVnni},
-    {Isa::kAvx512, &kAttentionAvx512},
-    {Isa::kAvx512Vnni, &kAttentionAvx512Vnni},
+    {Isa::kNeon, QUERN_ARM_TABLE(kAttentionNeon)},
+    {Isa::kI8mm, QUERN_ARM_TABLE(kAttentionI8mm)},
+    {Isa::kAvx2, QUERN_X86_TABLE(kAttentionAvx2)},
+    {Isa::kAvxVnni, QUERN_X86_TABLE(kAttentionAvxVnni)},
+    {Isa::kAvx512, QUERN_X86_TABLE(kAttentionAvx512)},
+    {Isa::kAvx512Vnni, QUERN_X86_TABLE(kAttentionAvx512Vnni)},
 });
-#elif defined(__aarch64__)
-constexpr IsaTables<AttentionKernels> kTables = isa_tables<AttentionKernels>({
-    {Isa::kScalar, &kAttentionScalar},
-    {Isa::kNeon, &kAttentionNeon},
-    {Isa::kI8mm, &kAttentionI8mm},
-});
-#else
-constexpr IsaTables<AttentionKernels> kTables = isa_tables<AttentionKernels>({
-    {Isa::kScalar, &kAttentionScalar},
-});
-#endif
 
 constexpr float kLog2E = 1.44269504f;
 constexpr int kSegmentBlocks = kSegmentTokens / kKvBlockTokens;

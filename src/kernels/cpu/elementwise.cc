@@ -9,22 +9,12 @@
 namespace quern::cpu {
 namespace {
 
-#if defined(__x86_64__)
 constexpr IsaTables<ElementwiseKernels> kTables = isa_tables<ElementwiseKernels>({
     {Isa::kScalar, &kElementwiseScalar},
-    {Isa::kAvx2, &kElementwiseAvx2},
-    {Isa::kAvx512, &kElementwiseAvx512},
+    {Isa::kNeon, QUERN_ARM_TABLE(kElementwiseNeon)},
+    {Isa::kAvx2, QUERN_X86_TABLE(kElementwiseAvx2)},
+    {Isa::kAvx512, QUERN_X86_TABLE(kElementwiseAvx512)},
 });
-#elif defined(__aarch64__)
-constexpr IsaTables<ElementwiseKernels> kTables = isa_tables<ElementwiseKernels>({
-    {Isa::kScalar, &kElementwiseScalar},
-    {Isa::kNeon, &kElementwiseNeon},
-});
-#else
-constexpr IsaTables<ElementwiseKernels> kTables = isa_tables<ElementwiseKernels>({
-    {Isa::kScalar, &kElementwiseScalar},
-});
-#endif
 
 // About 5 us of work from L2: waking another core for less costs more than it saves.
 constexpr int64_t kChunkElements = 16384;

@@ -56,6 +56,18 @@ bool amx_usable(uint32_t leaf7_edx, int (*request_permission)());
 // The best supported one.
 Isa best_isa();
 
+// The address of a table of kernels that only one processor has; elsewhere none.
+#if defined(__x86_64__)
+#define QUERN_X86_TABLE(table) &(table)
+#else
+#define QUERN_X86_TABLE(table) nullptr
+#endif
+#if defined(__aarch64__)
+#define QUERN_ARM_TABLE(table) &(table)
+#else
+#define QUERN_ARM_TABLE(table) nullptr
+#endif
+
 // The tables of kernels, indexed by Isa; kScalar always has one.
 template <typename Table>
 using IsaTables = std::array<const Table*, kIsaCount>;

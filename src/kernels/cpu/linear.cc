@@ -11,25 +11,15 @@ namespace quern::cpu {
 
 extern const LinearOps kLinearScalar, kLinearNeon, kLinearI8mm, kLinearAvx2, kLinearAvxVnni,
     kLinearAvx512, kLinearAvx512Vnni;
-#if defined(__x86_64__)
 const IsaTables<LinearOps> kLinearOps = isa_tables<LinearOps>({
     {Isa::kScalar, &kLinearScalar},
-    {Isa::kAvx2, &kLinearAvx2},
-    {Isa::kAvxVnni, &kLinearAvxVnni},
-    {Isa::kAvx512, &kLinearAvx512},
-    {Isa::kAvx512Vnni, &kLinearAvx512Vnni},
+    {Isa::kNeon, QUERN_ARM_TABLE(kLinearNeon)},
+    {Isa::kI8mm, QUERN_ARM_TABLE(kLinearI8mm)},
+    {Isa::kAvx2, QUERN_X86_TABLE(kLinearAvx2)},
+    {Isa::kAvxVnni, QUERN_X86_TABLE(kLinearAvxVnni)},
+    {Isa::kAvx512, QUERN_X86_TABLE(kLinearAvx512)},
+    {Isa::kAvx512Vnni, QUERN_X86_TABLE(kLinearAvx512Vnni)},
 });
-#elif defined(__aarch64__)
-const IsaTables<LinearOps> kLinearOps = isa_tables<LinearOps>({
-    {Isa::kScalar, &kLinearScalar},
-    {Isa::kNeon, &kLinearNeon},
-    {Isa::kI8mm, &kLinearI8mm},
-});
-#else
-const IsaTables<LinearOps> kLinearOps = isa_tables<LinearOps>({
-    {Isa::kScalar, &kLinearScalar},
-});
-#endif
 
 namespace {
 
