@@ -1,5 +1,7 @@
 #include "quant/layer_rounder.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "kernels/dense.h"
 #include "quant/clip_search.h"
@@ -16,8 +18,25 @@ double sum_of(const std::vector<double>& values) {
   return sum;
 }
 
+constexpr int64_t kJudgedRows = 256;
+
+// Rows of a matrix that stand for all of them in a report.
+struct JudgedRows {
+  FloatMatrix w;
+  FloatMatrix rounded;  // what the codes stand for
+  FloatMatrix pull;     // empty for kNone
+};
+
+FloatMatrix dequantized_rows(const GroupedWeight& weight, int64_t most) {
+  FloatMatrix rows(std::min(most, weight.rows), weight.columns);
+  for (int64_t i = 0; i < rows.rows(); ++i)
+    widen_row(weight, sampled_row(i, rows.rows(), weight.rows), rows.row(i));
+  return rows;
+}
+
 // What the cost of d leaves out: the rows' cost at d = 0, summed.
-double constant_cost(ThreadPool& pool, Tensor w, const LayerInputs& inputs, const FloatMatrix& b) {
+double constant_cost(ThreadPool& pool, const JudgedRows& rows, const LayerInputs& inputs) {
+  const Tensor w = rows.w.tensor();
   switch (inputs.kind) {
     case CrossKind::kNone:
       return 0;
@@ -28,40 +47,37 @@ double constant_cost(ThreadPool& pool, Tensor w, const LayerInputs& inputs, cons
   }
   // mean (t - w x)^2 = mean t^2 - w . (mean t x + b), because b = mean t x - w H.
   const Statistics& statistics = *inputs.held_out;
-  double sum = sum_of(statistics.target_squares);
+  const int64_t all = statistics.cross.rows();
+  const FloatMatrix cross = sample_rows(statistics.cross.tensor(), w.rows());
+  double sum = 0;
   for (int64_t row = 0; row < w.rows(); ++row) {
+    sum += statistics.target_squares[static_cast<size_t>(sampled_row(row, w.rows(), all))];
     const float* values = w.f32_row(row);
     for (int64_t i = 0; i < w.shape[1]; ++i) {
       const double both =
-          static_cast<double>(statistics.cross.row(row)[i]) + static_cast<double>(b.row(row)[i]);
+          static_cast<double>(cross.row(row)[i]) + static_cast<double>(rows.pull.row(row)[i]);
       sum -= static_cast<double>(values[i]) * both;
     }
   }
   return sum;
 }
 
-// d = v - w for v, what `rounded` stands for.
-FloatMatrix difference(ThreadPool& pool, const GroupedWeight& rounded, Tensor w) {
-  FloatMatrix d(rounded.rows, rounded.columns);
-  dequantize(pool, rounded, d.tensor());
-  subtract(pool, d.tensor(), w);
-  return d;
-}
-
-// The same for plain rounding of the weights before scales were folded into their columns.
-FloatMatrix plain_difference(ThreadPool& pool,
-                             Tensor w,
-                             const std::vector<float>* scales,
-                             int group_size) {
-  if (scales == nullptr) return difference(pool, round_to_nearest(pool, w, group_size), w);
-  FloatMatrix d = copy_of(w);
+// What plain rounding makes of the weights before scales were folded into their columns.
+FloatMatrix plainly_rounded(ThreadPool& pool,
+                            Tensor w,
+                            const std::vector<float>* scales,
+                            int group_size) {
+  FloatMatrix v = copy_of(w);
+  if (scales == nullptr) {
+    dequantize(pool, round_to_nearest(pool, w, group_size), v.tensor());
+    return v;
+  }
   std::vector<float> inverse(scales->size());
   for (size_t i = 0; i < inverse.size(); ++i) inverse[i] = 1.0f / (*scales)[i];
-  scale_columns(pool, d.tensor(), inverse);
-  dequantize(pool, round_to_nearest(pool, d.tensor(), group_size), d.tensor());
-  scale_columns(pool, d.tensor(), *scales);
-  subtract(pool, d.tensor(), w);
-  return d;
+  scale_columns(pool, v.tensor(), inverse);
+  dequantize(pool, round_to_nearest(pool, v.tensor(), group_size), v.tensor());
+  scale_columns(pool, v.tensor(), *scales);
+  return v;
 }
 
 }  // namespace
@@ -103,17 +119,21 @@ void LayerRounder::judge(Tensor w,
                          const LayerInputs& inputs,
                          const FloatMatrix& pull,
                          LinearReport& report) const {
+  const JudgedRows rows{.w = sample_rows(w, kJudgedRows),
+                        .rounded = dequantized_rows(rounded, kJudgedRows),
+                        .pull = sample_rows(pull.tensor(), kJudgedRows)};
   const Tensor gram = inputs.held_out->gram.tensor();
-  const Tensor pull_tensor = pull.tensor();
+  const Tensor pull_tensor = rows.pull.tensor();
   const Tensor* b = inputs.kind == CrossKind::kNone ? nullptr : &pull_tensor;
-  const double constant = constant_cost(pool, w, inputs, pull);
-  const auto rows = static_cast<double>(w.rows());
-  const auto mean_cost = [&](const FloatMatrix& d) {
-    return (sum_of(row_costs(pool, d.tensor(), gram, b)) + constant) / rows;
+  const double constant = constant_cost(pool, rows, inputs);
+  const auto mean_cost = [&](const FloatMatrix& v) {
+    subtract(pool, v.tensor(), rows.w.tensor());
+    return (sum_of(row_costs(pool, v.tensor(), gram, b)) + constant) /
+           static_cast<double>(v.rows());
   };
-  report.signal = mean_signal(pool, w, gram);
-  report.rtn_loss = mean_cost(plain_difference(pool, w, inputs.scales, group_size));
-  report.loss = mean_cost(difference(pool, rounded, w));
+  report.signal = mean_signal(pool, rows.w.tensor(), gram);
+  report.rtn_loss = mean_cost(plainly_rounded(pool, rows.w.tensor(), inputs.scales, group_size));
+  report.loss = mean_cost(rows.rounded);
 }
 
 GroupedWeight LayerRounder::round(Tensor w, const LayerInputs& inputs, LinearReport& report) const {

@@ -63,7 +63,7 @@ FloatMatrix copy_of(Tensor x) {
 FloatMatrix sample_rows(Tensor x, int64_t most) {
   FloatMatrix sample(std::min(most, x.rows()), x.shape[1]);
   for (int64_t i = 0; i < sample.rows(); ++i)
-    std::copy_n(x.f32_row(i * x.rows() / sample.rows()), x.shape[1], sample.row(i));
+    std::copy_n(x.f32_row(sampled_row(i, sample.rows(), x.rows())), x.shape[1], sample.row(i));
   return sample;
 }
 

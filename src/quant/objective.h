@@ -26,6 +26,9 @@ double mean_signal(ThreadPool& pool, Tensor w, Tensor gram);
 
 FloatMatrix copy_of(Tensor x);
 
+// The i-th of `sampled` evenly spaced rows out of `rows`.
+inline int64_t sampled_row(int64_t i, int64_t sampled, int64_t rows) { return i * rows / sampled; }
+
 // At most `most` evenly spaced rows of x; the same ones of any matrix with as many rows.
 FloatMatrix sample_rows(Tensor x, int64_t most);
 

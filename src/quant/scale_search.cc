@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "base/function_ref.h"
 #include "quant/lanes.h"
 #include "quant/objective.h"
 #include "quant/rounding.h"
@@ -103,51 +104,94 @@ void rounding_errors(
   });
 }
 
+// Evenly spaced rows of every consumer, each standing for `weight` of them.
+struct SampledConsumer {
+  FloatMatrix rows;
+  double weight;
+};
+
+std::vector<SampledConsumer> sample_consumers(const ScaleProblem& problem) {
+  std::vector<SampledConsumer> samples;
+  for (const Tensor& w : problem.consumers) {
+    FloatMatrix rows = sample_rows(w, kSampledRows);
+    const double weight = static_cast<double>(w.rows()) / static_cast<double>(rows.rows());
+    samples.push_back({std::move(rows), weight});
+  }
+  return samples;
+}
+
 double cost_of(ThreadPool& pool,
-               const std::vector<FloatMatrix>& samples,
-               const std::vector<double>& weights,
+               const std::vector<SampledConsumer>& samples,
                const ScaleProblem& problem,
                const std::vector<float>& scales) {
   double cost = 0;
-  for (size_t i = 0; i < samples.size(); ++i) {
-    const FloatMatrix& w = samples[i];
+  for (const SampledConsumer& sample : samples) {
+    const FloatMatrix& w = sample.rows;
     FloatMatrix errors(w.rows(), w.columns());
     rounding_errors(pool, errors.tensor(), w.tensor(), scales, problem.group_size);
-    cost += weights[i] * total_cost(pool, errors.tensor(), problem.gram);
+    cost += sample.weight * total_cost(pool, errors.tensor(), problem.gram);
   }
   return cost;
 }
+
+// The search for one form of candidates, without or with weight magnitudes: every second step of
+// the grid, then both neighbours of the best of them, because the cost is smooth in r.
+class GridSearch {
+ public:
+  GridSearch(FunctionRef<double(const std::vector<float>&)> cost_of,
+             const std::vector<float>& x,
+             const std::vector<float>& w,
+             ScaleChoice& best)
+      : cost_of_(cost_of), x_(x), w_(w), best_(best) {}
+
+  void run() {
+    for (int step = 0; step < kGrid; step += 2) attempt(step);
+    const int middle = best_step_;
+    for (const int step : {middle - 1, middle + 1}) attempt(step);
+  }
+
+ private:
+  void attempt(int step) {
+    if (step < 0 || step >= kGrid) return;
+    std::vector<float> s = candidate(x_, w_, static_cast<float>(step) / kGrid);
+    const double cost = cost_of_(s);
+    if (cost < best_cost_) {
+      best_cost_ = cost;
+      best_step_ = step;
+    }
+    if (cost < best_.cost) {
+      best_.cost = cost;
+      best_.scales = std::move(s);
+    }
+  }
+
+  FunctionRef<double(const std::vector<float>&)> cost_of_;
+  const std::vector<float>& x_;
+  const std::vector<float>& w_;
+  ScaleChoice& best_;
+  double best_cost_ = INFINITY;
+  int best_step_ = 0;
+};
 
 }  // namespace
 
 ScaleChoice search_scales(ThreadPool& pool, const ScaleProblem& problem) {
   const auto n = static_cast<size_t>(problem.gram.shape[0]);
   QUERN_CHECK(problem.magnitude.size() == n);
-  std::vector<FloatMatrix> samples;
-  std::vector<double> weights;
-  for (const Tensor& w : problem.consumers) {
-    samples.push_back(sample_rows(w, kSampledRows));
-    weights.push_back(static_cast<double>(w.rows()) / static_cast<double>(samples.back().rows()));
-  }
+  const std::vector<SampledConsumer> samples = sample_consumers(problem);
+  const auto cost_of_scales = [&](const std::vector<float>& scales) {
+    return cost_of(pool, samples, problem, scales);
+  };
   std::vector<float> x = problem.magnitude;
   std::vector<float> w = weight_magnitude(problem);
   tie(x, problem);
   tie(w, problem);
   ScaleChoice best;
   best.scales.assign(n, 1.0f);
-  best.identity_cost = cost_of(pool, samples, weights, problem, best.scales);
+  best.identity_cost = cost_of_scales(best.scales);
   best.cost = best.identity_cost;
-  for (const bool duo : {false, true}) {
-    for (int step = duo ? 0 : 1; step < kGrid; ++step) {
-      const float r = static_cast<float>(step) / static_cast<float>(kGrid);
-      std::vector<float> s = candidate(x, duo ? w : std::vector<float>{}, r);
-      const double cost = cost_of(pool, samples, weights, problem, s);
-      if (cost < best.cost) {
-        best.cost = cost;
-        best.scales = std::move(s);
-      }
-    }
-  }
+  GridSearch(cost_of_scales, x, {}, best).run();
+  GridSearch(cost_of_scales, x, w, best).run();
   return best;
 }
 
@@ -167,13 +211,7 @@ std::vector<int32_t> grouped_query_classes(int heads, int kv_heads, int head_dim
 double scaled_rounding_cost(ThreadPool& pool,
                             const ScaleProblem& problem,
                             const std::vector<float>& scales) {
-  double cost = 0;
-  for (const Tensor& w : problem.consumers) {
-    FloatMatrix errors(w.rows(), w.shape[1]);
-    rounding_errors(pool, errors.tensor(), w, scales, problem.group_size);
-    cost += total_cost(pool, errors.tensor(), problem.gram);
-  }
-  return cost;
+  return cost_of(pool, sample_consumers(problem), problem, scales);
 }
 
 }  // namespace quern

@@ -29,16 +29,18 @@ struct ScaleChoice {
   double cost = 0;            // of the choice, on the same rows; at most identity_cost
 };
 
-// Tries s = x^r and s = x^r / w^(1-r) for r = 0, 0.05, ..., 0.95, normalised to sqrt(max * min) =
-// 1, and the identity; x is the mean magnitude of a channel, w the mean of its weights relative to
-// their group's largest. Large matrices are judged by evenly spaced rows.
+// Tries s = x^r and s = x^r / w^(1-r) for r = 0, 0.1, ..., 0.9 and then 0.05 to either side of the
+// best, normalised to sqrt(max * min) = 1, and the identity; x is the mean magnitude of a channel,
+// w the mean of its weights relative to their group's largest. Matrices are judged by up to 256
+// evenly spaced rows.
 ScaleChoice search_scales(ThreadPool& pool, const ScaleProblem& problem);
 
 // Classes for the input of an attention's output projection: [heads * head_dim] channels whose
 // number depends on the key-value head and the dimension only.
 std::vector<int32_t> grouped_query_classes(int heads, int kv_heads, int head_dim);
 
-// The output error, summed over consumers, of rounding W * s to nearest and dividing by s again.
+// The output error, summed over consumers, of rounding W * s to nearest and dividing by s again, by
+// the same rows.
 double scaled_rounding_cost(ThreadPool& pool,
                             const ScaleProblem& problem,
                             const std::vector<float>& scales);

@@ -26,19 +26,6 @@ void widen_dense_row(const DenseWeight& weight, int64_t row, float* out) {
   }
 }
 
-void widen_grouped_row(const GroupedWeight& weight, int64_t row, float* out) {
-  const uint8_t* codes = weight.codes.data() + row * weight.columns;
-  for (int64_t g = 0; g < weight.groups(); ++g) {
-    const auto index = static_cast<size_t>(row * weight.groups() + g);
-    const float scale = weight.scales[index];
-    for (int64_t i = g * weight.group_size; i < (g + 1) * weight.group_size; ++i) {
-      out[i] = weight.offset == GroupOffset::kZeroPoint
-                   ? scale * static_cast<float>(codes[i] - weight.zeros[index])
-                   : scale * static_cast<float>(codes[i]) + weight.minima[index];
-    }
-  }
-}
-
 void widen_float8_row(const Float8Weight& weight, int64_t row, float* out) {
   const uint8_t* codes = weight.codes + row * weight.columns;
   for (int64_t begin = 0; begin < weight.columns; begin += weight.block_columns) {
@@ -76,12 +63,25 @@ int64_t weight_columns(const Weight& weight) {
   return std::get<GroupedWeight>(weight).columns;
 }
 
+void widen_row(const GroupedWeight& weight, int64_t row, float* out) {
+  const uint8_t* codes = weight.codes.data() + row * weight.columns;
+  for (int64_t g = 0; g < weight.groups(); ++g) {
+    const auto index = static_cast<size_t>(row * weight.groups() + g);
+    const float scale = weight.scales[index];
+    for (int64_t i = g * weight.group_size; i < (g + 1) * weight.group_size; ++i) {
+      out[i] = weight.offset == GroupOffset::kZeroPoint
+                   ? scale * static_cast<float>(codes[i] - weight.zeros[index])
+                   : scale * static_cast<float>(codes[i]) + weight.minima[index];
+    }
+  }
+}
+
 void widen_row(const Weight& weight, int64_t row, float* out) {
   if (const auto* dense = std::get_if<DenseWeight>(&weight))
     return widen_dense_row(*dense, row, out);
   if (const auto* float8 = std::get_if<Float8Weight>(&weight))
     return widen_float8_row(*float8, row, out);
-  widen_grouped_row(std::get<GroupedWeight>(weight), row, out);
+  widen_row(std::get<GroupedWeight>(weight), row, out);
 }
 
 FloatMatrix widen(const Weight& weight) {

@@ -69,6 +69,9 @@ int64_t weight_columns(const Weight& weight);
 
 // Row `row` as float32 into out[columns], exactly as the format defines it.
 void widen_row(const Weight& weight, int64_t row, float* out);
+void widen_row(const GroupedWeight& weight,
+               int64_t row,
+               float* out);  // without a copy into a Weight
 
 // The whole matrix as float32 [rows, columns].
 FloatMatrix widen(const Weight& weight);
