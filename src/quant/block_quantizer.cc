@@ -10,6 +10,7 @@
 #include "quant/objective.h"
 #include "quant/rounding.h"
 #include "quant/scale_search.h"
+#include "quant/token_weights.h"
 
 namespace quern {
 namespace {
@@ -23,29 +24,6 @@ int64_t longest_window(const Streams& streams) {
   int64_t longest = 1;
   for (const Window& window : streams.windows) longest = std::max(longest, window.rows);
   return longest;
-}
-
-double sum_of_squares(Tensor x) {
-  double sum = 0;
-  for (int64_t i = 0; i < x.rows(); ++i) {
-    const float* row = x.f32_row(i);
-    for (int64_t c = 0; c < x.shape[1]; ++c)
-      sum += static_cast<double>(row[c]) * static_cast<double>(row[c]);
-  }
-  return sum;
-}
-
-// The weight of each token of a stream: mean(x^2)^-power.
-std::vector<float> token_weights(Tensor stream, float power) {
-  if (power == 0.0f) return {};
-  std::vector<float> weights(static_cast<size_t>(stream.rows()));
-  for (int64_t i = 0; i < stream.rows(); ++i) {
-    const double mean =
-        sum_of_squares(stream.slice_rows(i, 1)) / static_cast<double>(stream.shape[1]);
-    weights[static_cast<size_t>(i)] =
-        static_cast<float>(std::pow(std::max(mean, 1e-12), -static_cast<double>(power)));
-  }
-  return weights;
 }
 
 std::vector<float> to_floats(const std::vector<double>& values) {
@@ -92,6 +70,7 @@ struct BlockQuantizer::Work {
   Statistics input{}, held_input{}, held_difference{};  // of the joined layers' inputs
   Statistics inner{}, held_inner{};                     // of the output layer's inputs
   std::vector<float> input_scales{}, inner_scales{};    // empty: nothing folded
+  std::vector<std::vector<float>> output_weights{};     // of each window's tokens
   FloatMatrix check_stream{}, check_answer{};  // of the first window, before anything changed
   FloatMatrix normed{}, difference{};          // one window each
   FloatMatrix stored_inner{};                  // [tokens, inner width]
@@ -106,36 +85,43 @@ BlockQuantizer::BlockQuantizer(const Setup& setup)
       pool_(setup.backend.pool()),
       runner_(setup.spec, setup.backend, longest_window(setup.streams)) {}
 
-void BlockQuantizer::read_window(Work& work, size_t index, const BlockWeights& weights) {
-  const Window& window = setup_.streams.windows[index];
-  const bool follows = setup_.method.compensates;
-  const Tensor full = setup_.streams.full_rows(window);
+// `joined`: [rows, width], what q, k and v or gate and up read; `weights`: one a row or none.
+void BlockQuantizer::add_inputs(Work& work,
+                                const Window& window,
+                                Tensor joined,
+                                const std::vector<float>& weights) {
+  Statistics& statistics = window.held_out ? work.held_input : work.input;
+  if (!setup_.method.compensates) return statistics.add(pool_, joined, nullptr, weights);
   const Tensor normed = work.normed.tensor().slice_rows(0, window.rows);
   const Tensor difference = work.difference.tensor().slice_rows(0, window.rows);
+  setup_.backend.rms_norm(normed, setup_.streams.rounded_rows(window), work.block.norm,
+                          work.spec.norm.eps);
+  subtract_into(pool_, difference, joined, normed);
+  statistics.add(pool_, normed, &difference, weights);
+  if (window.held_out) work.held_difference.add(pool_, difference, nullptr, weights);
+}
+
+void BlockQuantizer::read_window(Work& work, size_t index, const BlockWeights& weights) {
+  const Window& window = setup_.streams.windows[index];
+  const Tensor full = setup_.streams.full_rows(window);
+  Tensor joined;
   Tensor inner;
-  const LinearSpec& output = output_linear(work.spec.mixer);
   auto observe = [&](const LinearSpec& first, Tensor x) {
-    if (first.name == output.name) {
-      inner = x;
-      return;
-    }
-    Statistics& statistics = window.held_out ? work.held_input : work.input;
-    if (!follows) return statistics.add(pool_, x, nullptr, {});
-    setup_.backend.rms_norm(normed, setup_.streams.rounded_rows(window), work.block.norm,
-                            work.spec.norm.eps);
-    subtract_into(pool_, difference, x, normed);
-    statistics.add(pool_, normed, &difference, {});
-    if (window.held_out) work.held_difference.add(pool_, difference, nullptr, {});
+    (first.name == output_linear(work.spec.mixer).name ? inner : joined) = x;
   };
   LinearObserver observer(observe);
   if (index == 0) work.check_stream = copy_of(full);
   const Tensor answer = runner_.run(work.spec, weights, full, &observer);
   if (index == 0) work.check_answer = copy_of(answer);
   setup_.backend.add(full, answer);
-  const auto every = static_cast<size_t>(follows ? setup_.recipe.scale_search_every : 1);
-  if (!window.held_out && index % every != 0) return;
-  (window.held_out ? work.held_inner : work.inner)
-      .add(pool_, inner, nullptr, token_weights(full, setup_.recipe.token_weighting));
+  TokenWeights counted = token_weights(answer, full, setup_.recipe.token_weighting);
+  if (!std::holds_alternative<MlpSpec>(work.spec.mixer)) counted.input.clear();
+  add_inputs(work, window, joined, counted.input);
+  const auto every =
+      static_cast<size_t>(setup_.method.compensates ? setup_.recipe.scale_search_every : 1);
+  if (window.held_out || index % every == 0)
+    (window.held_out ? work.held_inner : work.inner).add(pool_, inner, nullptr, counted.output);
+  work.output_weights[index] = std::move(counted.output);
 }
 
 Result<Unit> BlockQuantizer::read_inputs(Work& work) {
@@ -152,6 +138,7 @@ Result<Unit> BlockQuantizer::read_inputs(Work& work) {
   work.difference = FloatMatrix(longest, width);
   const BlockWeights weights = pack_block(work.block, setup_.backend);
   const size_t count = setup_.streams.windows.size();
+  work.output_weights.resize(count);
   for (size_t i = 0; i < count; ++i) {
     read_window(work, i, weights);
     const double share = kInputsRead * static_cast<double>(i + 1) / static_cast<double>(count);
@@ -308,7 +295,7 @@ Result<Unit> BlockQuantizer::read_rounded_inner(Work& work) {
     auto observe = [&](const LinearSpec& first, Tensor x) {
       if (first.name != output.name) return;
       (window.held_out ? work.held_inner : work.inner)
-          .add(pool_, x, &wanted, token_weights(full, setup_.recipe.token_weighting));
+          .add(pool_, x, &wanted, work.output_weights[i]);
       if (setup_.inner == InnerActivations::kRecomputed) return;
       for (int64_t row = 0; row < window.rows; ++row)
         std::copy_n(x.f32_row(row), output.in, work.stored_inner.row(window.begin + row));

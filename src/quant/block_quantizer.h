@@ -61,6 +61,10 @@ class BlockQuantizer {
   struct Work;
 
   Result<Unit> read_inputs(Work& work);
+  void add_inputs(Work& work,
+                  const Window& window,
+                  Tensor joined,
+                  const std::vector<float>& weights);
   void read_window(Work& work, size_t index, const BlockWeights& weights);
   void fold(Work& work);
   void fold_inner(Work& work);

@@ -18,8 +18,8 @@ namespace quern {
 struct Recipe {
   float damping = 0.02f;  // least, of Gram matrices, as a share of the mean diagonal
   int refine_sweeps = 8;
-  // Tokens count by the inverse square of their residual stream where errors are added to it: the
-  // next norm divides by that size. 0: all alike; 1: fully.
+  // How much tokens count by their share of the residual stream (token_weights.h). 0: all alike; 1:
+  // fully.
   float token_weighting = 1.0f;
   int scale_search_every = 4;  // windows for the statistics of the scale search of inner inputs
   float largest_fold_error = 1e-3f;
@@ -49,7 +49,7 @@ struct LayerRounder {
   const Recipe& recipe;
   int group_size;
 
-  // w: [rows, n], scales folded in.
+  // w: [rows, n], scales folded in. The report's costs are means over up to 256 evenly spaced rows.
   GroupedWeight round(Tensor w, const LayerInputs& inputs, LinearReport& report) const;
 
  private:
