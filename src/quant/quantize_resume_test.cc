@@ -80,6 +80,17 @@ TEST(QuantizeResume, ABrokenPieceOfWorkIsDoneAgain) {
   EXPECT_FALSE(report->layers[1].resumed);
 }
 
+// A run can be killed before its job file has its name, or while it removes older work.
+TEST(QuantizeResume, HalfMadeWorkIsMadeAnew) {
+  const Scratch scratch;
+  const QuantizeOptions options = options_for("rtn", scratch / "out");
+  fs::create_directories(scratch / "out.work" / "block-00001");
+  write_file(scratch / "out.work" / "job.json.part", "{");
+  const auto report = run(golden("qwen3"), options);
+  ASSERT_TRUE(report.has_value()) << report.error().message;
+  EXPECT_FALSE(fs::exists(scratch / "out.work"));
+}
+
 TEST(QuantizeDeathTest, AnInterruptKeepsFinishedBlocksAndSaysWhere) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   EXPECT_EXIT(

@@ -20,6 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kJobFile = "job.json";
+constexpr const char* kBlockPrefix = "block-";
 constexpr const char* kReportKey = "report";
 constexpr uint64_t kMaxJobBytes = 4096;
 
@@ -111,6 +112,16 @@ std::vector<float> floats_of(const SafetensorsFile& file, const std::string& nam
   return entry == nullptr ? std::vector<float>() : values_of<float>(*entry);
 }
 
+// Whether everything in a directory was written here, as when a run was killed while it made or
+// removed the directory.
+bool holds_work_alone(const fs::path& directory) {
+  for (const auto& entry : fs::directory_iterator(directory)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(kJobFile) && !name.starts_with(kBlockPrefix)) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 void WorkKey::add(std::span<const std::byte> bytes) {
@@ -131,7 +142,7 @@ Result<WorkDirectory> WorkDirectory::open(fs::path path, const std::string& key)
   const std::string job = "{\"key\": \"" + key + "\"}\n";
   if (fs::exists(work.path_)) {
     const fs::path file = work.path_ / kJobFile;
-    if (!fs::is_directory(work.path_) || (!fs::exists(file) && !fs::is_empty(work.path_))) {
+    if (!fs::is_directory(work.path_) || (!fs::exists(file) && !holds_work_alone(work.path_))) {
       return Error{ErrorCode::kInvalidArgument,
                    work.path_.string() +
                        " is no work directory of quern quantize; it would be "
@@ -146,7 +157,7 @@ Result<WorkDirectory> WorkDirectory::open(fs::path path, const std::string& key)
 }
 
 fs::path WorkDirectory::block_path(int64_t index) const {
-  return path_ / fmt::format("block-{:05}", index);
+  return path_ / fmt::format("{}{:05}", kBlockPrefix, index);
 }
 
 std::optional<QuantizedBlock> WorkDirectory::load(int64_t index) const {
