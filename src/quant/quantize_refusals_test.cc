@@ -63,6 +63,14 @@ TEST(QuantizeRefusals, RefusesOutputsAndWorkThatHoldOtherThings) {
   options.work_directory = scratch / "o";
   EXPECT_NE(failure(golden("llama"), options).find("no work directory"), std::string::npos);
   EXPECT_TRUE(fs::exists(scratch / "o" / "mine"));
+  // Names that merely look like those of a work directory belong to somebody else.
+  for (const char* name : {"block-diagram", "block-00001", "job.json.bak"}) {
+    options.work_directory = scratch / (std::string("w-") + name);
+    fs::create_directories(options.work_directory);
+    write_file(options.work_directory / name, "x");
+    EXPECT_NE(failure(golden("llama"), options).find("no work directory"), std::string::npos);
+    EXPECT_TRUE(fs::exists(options.work_directory / name)) << name;
+  }
 }
 
 TEST(QuantizeRefusals, RefusesACheckpointThatIsQuantisedAlready) {

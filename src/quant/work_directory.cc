@@ -1,6 +1,7 @@
 #include "quant/work_directory.h"
 
 #include <cstring>
+#include <string_view>
 #include <vector>
 
 #include <fmt/format.h>
@@ -20,7 +21,9 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kJobFile = "job.json";
-constexpr const char* kBlockPrefix = "block-";
+constexpr std::string_view kBlockPrefix = "block-";
+constexpr size_t kBlockDigits = 5;
+constexpr const char* kUnnamedJobFile = "job.json.part";  // while it is written
 constexpr const char* kReportKey = "report";
 constexpr uint64_t kMaxJobBytes = 4096;
 
@@ -112,12 +115,20 @@ std::vector<float> floats_of(const SafetensorsFile& file, const std::string& nam
   return entry == nullptr ? std::vector<float>() : values_of<float>(*entry);
 }
 
+// "block-00012".
+bool is_block_name(std::string_view name) {
+  if (!name.starts_with(kBlockPrefix)) return false;
+  name.remove_prefix(kBlockPrefix.size());
+  return name.size() == kBlockDigits && name.find_first_not_of("0123456789") == name.npos;
+}
+
 // Whether everything in a directory was written here, as when a run was killed while it made or
 // removed the directory.
 bool holds_work_alone(const fs::path& directory) {
   for (const auto& entry : fs::directory_iterator(directory)) {
     const std::string name = entry.path().filename().string();
-    if (!name.starts_with(kJobFile) && !name.starts_with(kBlockPrefix)) return false;
+    const bool ours = entry.is_directory() ? is_block_name(name) : name == kUnnamedJobFile;
+    if (!ours) return false;
   }
   return true;
 }
@@ -157,7 +168,7 @@ Result<WorkDirectory> WorkDirectory::open(fs::path path, const std::string& key)
 }
 
 fs::path WorkDirectory::block_path(int64_t index) const {
-  return path_ / fmt::format("{}{:05}", kBlockPrefix, index);
+  return path_ / fmt::format("{}{:0{}}", kBlockPrefix, index, kBlockDigits);
 }
 
 std::optional<QuantizedBlock> WorkDirectory::load(int64_t index) const {
