@@ -53,6 +53,16 @@ double mean_signal(ThreadPool& pool, Tensor w, Tensor gram) {
   return total_cost(pool, w, gram) / static_cast<double>(w.rows());
 }
 
+double sum_of_squares(Tensor x) {
+  double sum = 0;
+  for (int64_t i = 0; i < x.rows(); ++i) {
+    const float* row = x.f32_row(i);
+    for (int64_t c = 0; c < x.shape[1]; ++c)
+      sum += static_cast<double>(row[c]) * static_cast<double>(row[c]);
+  }
+  return sum;
+}
+
 FloatMatrix copy_of(Tensor x) {
   FloatMatrix copy(x.shape[0], x.shape[1]);
   for (int64_t i = 0; i < x.rows(); ++i)

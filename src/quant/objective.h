@@ -24,6 +24,9 @@ double total_cost(ThreadPool& pool, Tensor d, Tensor gram);
 // tr(W H W^T) / rows: the mean squared output that the errors are to be compared with.
 double mean_signal(ThreadPool& pool, Tensor w, Tensor gram);
 
+// The sum over all elements of x: [rows, columns].
+double sum_of_squares(Tensor x);
+
 FloatMatrix copy_of(Tensor x);
 
 // The i-th of `sampled` evenly spaced rows out of `rows`.

@@ -136,12 +136,12 @@ double cost_of(ThreadPool& pool,
 
 // The search for one form of candidates, without or with weight magnitudes: every second step of
 // the grid, then both neighbours of the best of them, because the cost is smooth in r.
-class GridSearch {
+class ExponentSearch {
  public:
-  GridSearch(FunctionRef<double(const std::vector<float>&)> cost_of,
-             const std::vector<float>& x,
-             const std::vector<float>& w,
-             ScaleChoice& best)
+  ExponentSearch(FunctionRef<double(const std::vector<float>&)> cost_of,
+                 const std::vector<float>& x,
+                 const std::vector<float>& w,
+                 ScaleChoice& best)
       : cost_of_(cost_of), x_(x), w_(w), best_(best) {}
 
   void run() {
@@ -190,8 +190,8 @@ ScaleChoice search_scales(ThreadPool& pool, const ScaleProblem& problem) {
   best.scales.assign(n, 1.0f);
   best.identity_cost = cost_of_scales(best.scales);
   best.cost = best.identity_cost;
-  GridSearch(cost_of_scales, x, {}, best).run();
-  GridSearch(cost_of_scales, x, w, best).run();
+  ExponentSearch(cost_of_scales, x, {}, best).run();
+  ExponentSearch(cost_of_scales, x, w, best).run();
   return best;
 }
 

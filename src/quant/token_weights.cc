@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "quant/objective.h"
 
 namespace quern {
 namespace {
@@ -16,16 +17,6 @@ double mean_square(Tensor x, int64_t row) {
 }
 
 }  // namespace
-
-double sum_of_squares(Tensor x) {
-  double sum = 0;
-  for (int64_t i = 0; i < x.rows(); ++i) {
-    const float* row = x.f32_row(i);
-    for (int64_t c = 0; c < x.shape[1]; ++c)
-      sum += static_cast<double>(row[c]) * static_cast<double>(row[c]);
-  }
-  return sum;
-}
 
 TokenWeights token_weights(Tensor answer, Tensor stream, float power) {
   QUERN_CHECK(answer.rows() == stream.rows());

@@ -8,9 +8,6 @@
 
 namespace quern {
 
-// The sum over all elements of x: [rows, columns].
-double sum_of_squares(Tensor x);
-
 // What one block adds to the stream of each token. answer, stream: [tokens, width]; the stream is
 // the one behind the block. An answer that takes away nearly all of a stream is the measure itself.
 struct TokenWeights {
