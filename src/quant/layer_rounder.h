@@ -8,6 +8,7 @@
 #include "quant/feedback.h"
 #include "quant/quantize.h"
 #include "quant/statistics.h"
+#include "quant/token_weights.h"
 #include "tensor/buffer.h"
 #include "tensor/tensor.h"
 #include "tensor/weight.h"
@@ -18,9 +19,7 @@ namespace quern {
 struct Recipe {
   float damping = 0.02f;  // least, of Gram matrices, as a share of the mean diagonal
   int refine_sweeps = 8;
-  // How much tokens count by their share of the residual stream (token_weights.h). 0: all alike; 1:
-  // fully.
-  float token_weighting = 1.0f;
+  TokenWeighting token_weighting;
   int scale_search_every = 4;  // windows for the statistics of the scale search of inner inputs
   float largest_fold_error = 1e-3f;
 };

@@ -74,9 +74,9 @@ std::string key_of(const Checkpoint& checkpoint,
   key.add(checkpoint.config().dump());
   key.add(fmt::format("{} {} {} {}", options.method, options.group_size, options.held_out_every,
                       static_cast<int>(options.outer)));
-  key.add(fmt::format("{} {} {} {} {}", recipe.damping, recipe.refine_sweeps,
-                      recipe.token_weighting, recipe.scale_search_every,
-                      recipe.largest_fold_error));
+  key.add(fmt::format("{} {} {} {} {} {}", recipe.damping, recipe.refine_sweeps,
+                      recipe.token_weighting.share, recipe.token_weighting.sinks,
+                      recipe.scale_search_every, recipe.largest_fold_error));
   for (const auto& window : windows) key.add(std::as_bytes(std::span(window)));
   return key.text();
 }
