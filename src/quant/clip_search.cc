@@ -92,6 +92,17 @@ void search_group(Search& search) {
   }
 }
 
+// A row whose size changed by more than this was no matter of clipping.
+constexpr float kLargestRestored = 2.0f;
+
+void scale_row(GroupedWeight& weight, int64_t row, float factor) {
+  for (int64_t g = 0; g < weight.groups(); ++g) {
+    const GroupGrid grid = grid_at(weight, row, g);
+    const float range = std::min(grid.scale * factor * kMaxCode, kMaxWeight);
+    set_grid(weight, row, g, {.scale = fit_grid(0.0f, range).scale, .zero = grid.zero});
+  }
+}
+
 }  // namespace
 
 std::vector<GroupGrid> search_grids(ThreadPool& pool, Tensor w, Tensor gram, int group_size) {
@@ -135,6 +146,26 @@ GroupedWeight round_to_grids(ThreadPool& pool,
     }
   });
   return out;
+}
+
+void restore_size(ThreadPool& pool, GroupedWeight& weight, Tensor w, Tensor gram) {
+  const int64_t n = weight.columns;
+  QUERN_CHECK(w.rows() == weight.rows && gram.shape[0] == n);
+  FloatMatrix products(std::min(kBlockRows, weight.rows), n);
+  for (int64_t first = 0; first < weight.rows; first += kBlockRows) {
+    const int64_t count = std::min(kBlockRows, weight.rows - first);
+    gemm_f32(pool, products.tensor().slice_rows(0, count), w.slice_rows(first, count), gram, {});
+    pool.for_each_chunk(count, kRowsPerChunk, [&](int64_t begin, int64_t end, int) {
+      std::vector<float> v(static_cast<size_t>(n));
+      for (int64_t i = begin; i < end; ++i) {
+        widen_row(weight, first + i, v.data());
+        const float wanted = dot(w.f32_row(first + i), products.row(i), n);
+        const float factor = wanted / dot(v.data(), products.row(i), n);
+        if (factor > 1.0f / kLargestRestored && factor < kLargestRestored)
+          scale_row(weight, first + i, factor);
+      }
+    });
+  }
 }
 
 }  // namespace quern

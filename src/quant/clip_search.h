@@ -21,4 +21,10 @@ GroupedWeight round_to_grids(ThreadPool& pool,
                              const std::vector<GroupGrid>& grids,
                              int group_size);
 
+// Multiplies the scales of each row by one number such that v H w = w H w, where v is what the
+// row's codes stand for and H gram: [columns, columns], so that the row's answers keep their size
+// along the full-precision ones (but for the rounding of scales to f16). Clipping takes from the
+// largest weights, toward zero; a little in each row, but in all of them and in the layers behind.
+void restore_size(ThreadPool& pool, GroupedWeight& weight, Tensor w, Tensor gram);
+
 }  // namespace quern

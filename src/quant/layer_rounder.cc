@@ -97,8 +97,11 @@ FloatMatrix pull_of(ThreadPool& pool, Tensor w, Tensor gram, Tensor cross, Cross
 GroupedWeight LayerRounder::choose(Tensor w, const LayerInputs& inputs) const {
   if (!method.clips || inputs.train == nullptr) return round_to_nearest(pool, w, group_size);
   if (!method.compensates) {
-    const auto grids = search_grids(pool, w, inputs.train->gram.tensor(), group_size);
-    return round_to_grids(pool, w, grids, group_size);
+    const Tensor gram = inputs.train->gram.tensor();
+    const auto grids = search_grids(pool, w, gram, group_size);
+    GroupedWeight rounded = round_to_grids(pool, w, grids, group_size);
+    restore_size(pool, rounded, w, gram);
+    return rounded;
   }
   QUERN_CHECK(inputs.ordered != nullptr);
   const OrderedGram& ordered = *inputs.ordered;

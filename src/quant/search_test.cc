@@ -98,6 +98,48 @@ TEST_P(Seeds, ClippingIsNeverWorseThanPlainRoundingByItsOwnMeasure) {
   EXPECT_LT(p.cost(clipped, blocks), p.cost(plain, blocks));
 }
 
+// v H w / w H w of every row.
+std::vector<double> sizes_of(Problem& p, const GroupedWeight& rounded) {
+  FloatMatrix v(kRows, kColumns);
+  FloatMatrix product(kRows, kColumns);
+  dequantize(p.pool, rounded, v.tensor());
+  gemm_f32(p.pool, product.tensor(), p.w.tensor(), p.gram.tensor(), {});
+  std::vector<double> sizes;
+  for (int64_t row = 0; row < kRows; ++row) {
+    double wanted = 0;
+    double kept = 0;
+    for (int64_t i = 0; i < kColumns; ++i) {
+      const auto slope = static_cast<double>(product.row(row)[i]);
+      wanted += static_cast<double>(p.w.row(row)[i]) * slope;
+      kept += static_cast<double>(v.row(row)[i]) * slope;
+    }
+    sizes.push_back(kept / wanted);
+  }
+  return sizes;
+}
+
+TEST_P(Seeds, RowsGetBackTheSizeThatClippingTook) {
+  Problem p(GetParam());
+  const auto grids = search_grids(p.pool, p.w.tensor(), p.gram.tensor(), 32);
+  GroupedWeight rounded = round_to_grids(p.pool, p.w.tensor(), grids, 32);
+  double clipped = 0;
+  for (const double size : sizes_of(p, rounded)) clipped += size / kRows;
+  EXPECT_LT(clipped, 0.995);
+  const std::vector<uint8_t> codes = rounded.codes;
+  restore_size(p.pool, rounded, p.w.tensor(), p.gram.tensor());
+  for (const double size : sizes_of(p, rounded)) EXPECT_NEAR(size, 1.0, 1e-3);
+  EXPECT_EQ(rounded.codes, codes);
+}
+
+TEST(RestoreSize, LeavesRowsWithoutInputAlone) {
+  Problem p(3);
+  const FloatMatrix nothing(kColumns, kColumns);
+  GroupedWeight rounded = round_to_nearest(p.pool, p.w.tensor(), 32);
+  const auto scale = grid_at(rounded, 5, 1).scale;
+  restore_size(p.pool, rounded, p.w.tensor(), nothing.tensor());
+  EXPECT_EQ(grid_at(rounded, 5, 1).scale, scale);
+}
+
 TEST_P(Seeds, FeedbackBeatsPlainRoundingAndClipping) {
   Problem p(GetParam());
   auto ordered = order_gram(p.pool, p.gram.tensor(), 32, 0.02f);
