@@ -98,8 +98,7 @@ constexpr float kLargestRestored = 2.0f;
 void scale_row(GroupedWeight& weight, int64_t row, float factor) {
   for (int64_t g = 0; g < weight.groups(); ++g) {
     const GroupGrid grid = grid_at(weight, row, g);
-    const float range = std::min(grid.scale * factor * kMaxCode, kMaxWeight);
-    set_grid(weight, row, g, {.scale = fit_grid(0.0f, range).scale, .zero = grid.zero});
+    set_grid(weight, row, g, {.scale = nearest_scale(grid.scale * factor), .zero = grid.zero});
   }
 }
 

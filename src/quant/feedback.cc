@@ -231,7 +231,7 @@ class GroupRefiner {
     if (!(curvature > 0)) return false;
     const float wanted = grid.scale - static_cast<float>(pull / curvature);
     if (!(wanted > 0.5f * grid.scale && wanted < 2.0f * grid.scale)) return false;
-    const float scale = fit_grid(0.0f, wanted * kMaxCode).scale;
+    const float scale = nearest_scale(wanted);
     const double step = static_cast<double>(scale) - static_cast<double>(grid.scale);
     if (!(2 * step * pull + step * step * curvature < 0)) return false;
     set_grid(weight_, row_, group_, {.scale = scale, .zero = grid.zero});

@@ -20,6 +20,10 @@ GroupGrid fit_grid(float low, float high) {
   return {.scale = scale, .zero = std::min(round_half_even(steps), kMaxCode)};
 }
 
+float nearest_scale(float scale) {
+  return fit_grid(0.0f, std::min(scale * kMaxCode, kMaxWeight)).scale;
+}
+
 Range range_of(const float* w, int64_t count) {
   Range range{w[0], w[0]};
   for (int64_t i = 1; i < count; ++i) {

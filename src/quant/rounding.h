@@ -29,6 +29,9 @@ struct GroupGrid {
 // zero = clamp(-round(low / scale), 0, 15). Requires finite numbers of at most kMaxWeight.
 GroupGrid fit_grid(float low, float high);
 
+// The nearest scale that a grid can have: positive and a number of f16. Requires a positive number.
+float nearest_scale(float scale);
+
 // Half to even for |x| below 2^22: adding 1.5 * 2^23 leaves no bits behind the point.
 inline float round_half_even(float x) {
   constexpr float kShift = 12582912.0f;

@@ -87,5 +87,11 @@ TEST(Rounding, NumbersOnTheGridStayThemselves) {
   for (int64_t i = 0; i < 32; ++i) EXPECT_EQ(back.row(0)[i], w.row(0)[i]);
 }
 
+TEST(Rounding, NearestScaleIsAPositiveNumberOfF16) {
+  EXPECT_EQ(nearest_scale(0.25f), 0.25f);
+  EXPECT_EQ(nearest_scale(1e6f), 65504.0f);
+  EXPECT_GT(nearest_scale(1e-12f), 0.0f);
+}
+
 }  // namespace
 }  // namespace quern
