@@ -18,6 +18,11 @@ constexpr uint16_t f32_to_bf16(float f) {
   return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
+// The first in the lower half.
+constexpr uint32_t bf16_pair(float first, float second) {
+  return f32_to_bf16(first) | static_cast<uint32_t>(f32_to_bf16(second)) << 16;
+}
+
 constexpr float f16_to_f32(uint16_t h) {
   const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16;
   const uint32_t exponent = (h >> 10) & 0x1fu;

@@ -23,7 +23,7 @@ namespace quern {
 // How weights and activations are held while running.
 enum class Precision : uint8_t {
   kFast,  // as served: 4- and 8-bit weights stay so and meet int8 activations; BF16, F16, F32 stay
-  kBF16,  // every weight widened and rounded to BF16, activations float32
+  kBF16,  // every weight widened and rounded to BF16, activations rounded to BF16 to meet them
   kFloat32,  // every weight widened to float32, activations float32
 };
 
@@ -119,7 +119,9 @@ class Backend {
 
   // out = x W^T + bias. x: [tokens, columns]; out: [tokens, rows] (may be strided).
   //
-  // Dense formats: y = 0; for k ascending: y = fma(w[k], x[k], y); y += bias. Exactly this order.
+  // F32 and F16: y = 0; for k ascending: y = fma(w[k], x[k], y); y += bias. Exactly this order.
+  // BF16: x is rounded to BF16 (half to even); y = 0; for even k ascending, what lies past the last
+  // column being zero: y = fma(w[k + 1], x[k + 1], y), y = fma(w[k], x[k], y); y += bias.
   // Grouped formats: the row x is quantised in groups of the weight's group size G: with
   // m = max|x| over the group,
   //   d = m / 127, i = 127 / m, a = round_half_even(x * i), all in float32
@@ -181,7 +183,7 @@ struct BackendOptions {
 // kUnsupported for an isa that this machine lacks.
 Result<std::unique_ptr<Backend>> make_backend(const BackendOptions& options);
 
-// The instruction sets built in, worst first: scalar, avx2, avx512, avx512vnni, amx.
+// The instruction sets built in, worst first: scalar, avx2, avx512, avx512vnni, avx512bf16, amx.
 std::span<const std::string_view> cpu_isas();
 
 // Whether this machine runs `isa`.

@@ -4,8 +4,10 @@
 #include <cstdint>
 #include <memory>
 
+#include "base/clones.h"
+#include "base/float16.h"
+#include "kernels/cpu/dense_ops.h"
 #include "kernels/cpu/isa.h"
-#include "kernels/cpu/linear_ops.h"
 #include "kernels/cpu/packed.h"
 
 namespace quern {
@@ -13,7 +15,8 @@ namespace {
 
 using cpu::kPanelRows;
 
-constexpr int64_t kDepth = 512;  // 64 columns x 512 x 4 bytes = 128 KB of L2, 6 rows 12 KB of L1
+// Slices of the depth, in numbers of 4 bytes: 64 columns x 512 = 128 KB of L2, 6 rows 12 KB of L1.
+constexpr int64_t kDepth = 512;
 constexpr int64_t kRowBlock = 1536;  // x 512 x 4 bytes = 3 MB of packed rows at a time
 constexpr int64_t kRowsPerJob = 96;  // x 64 columns x 512: about 30 microseconds
 constexpr int kPanels = 4;           // panels of 16 columns of a strip
@@ -54,25 +57,79 @@ int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-// to[k][width] = x(k, column + 0 .. width), zero past `valid`.
-void pack_slice(float* to, const View& x, int64_t depth, int64_t column, int width, int64_t valid) {
-  for (int64_t k = 0; k < depth; ++k, to += width) {
-    const float* from = x.at(k, column);
-    for (int64_t j = 0; j < valid; ++j) to[j] = from[j * x.column_step];
-    for (int64_t j = valid; j < width; ++j) to[j] = 0;
+// Columns [column, column + width) of a slice, of which `valid` exist. In row k those before
+// column k - diagonal are zero.
+struct PackedColumns {
+  int64_t depth;
+  int64_t column;
+  int width;
+  int64_t valid;
+  int64_t diagonal = INT64_MAX;
+
+  // The first that counts.
+  int64_t begin(int64_t k) const {
+    return diagonal == INT64_MAX ? 0 : std::clamp<int64_t>(k - diagonal - column, 0, valid);
+  }
+};
+
+// to[k][width] = x(k, column + 0 .. width).
+void pack_slice(float* to, const View& x, const PackedColumns& c) {
+  for (int64_t k = 0; k < c.depth; ++k, to += c.width) {
+    const float* from = x.at(k, c.column);
+    const int64_t begin = c.begin(k);
+    for (int64_t j = 0; j < begin; ++j) to[j] = 0;
+    for (int64_t j = begin; j < c.valid; ++j) to[j] = from[j * x.column_step];
+    for (int64_t j = c.valid; j < c.width; ++j) to[j] = 0;
+  }
+}
+
+QUERN_CLONES
+void pack_pairs_row(uint32_t* to, const float* first, const float* second, int64_t count) {
+  for (int64_t j = 0; j < count; ++j) to[j] = bf16_pair(first[j], second[j]);
+}
+
+// to[k / 2][width] = x(k, column + 0 .. width) and x(k + 1, ...) in pairs, zero past the depth.
+void pack_pairs(float* to_floats, const View& x, const PackedColumns& c) {
+  auto* to = reinterpret_cast<uint32_t*>(to_floats);
+  float rows[2][kPanelRows];
+  QUERN_CHECK(c.width <= kPanelRows);
+  const bool direct = x.column_step == 1 && c.diagonal == INT64_MAX;
+  for (int64_t k = 0; k < c.depth; k += 2, to += c.width) {
+    const float* from[2];
+    for (int i = 0; i < 2; ++i) {
+      const bool exists = k + i < c.depth;
+      from[i] = exists ? x.at(k + i, c.column) : nullptr;
+      if (exists && direct) continue;
+      for (int64_t j = 0; j < c.valid; ++j)
+        rows[i][j] = exists && j >= c.begin(k + i) ? from[i][j * x.column_step] : 0;
+      from[i] = rows[i];
+    }
+    pack_pairs_row(to, from[0], from[1], c.valid);
+    for (int64_t j = c.valid; j < c.width; ++j) to[j] = 0;
   }
 }
 
 struct Product {
   ThreadPool& pool;
-  const cpu::LinearOps& ops;
+  const cpu::DenseOps& ops;
   View a;  // (row, k)
   View b;  // (k, column)
   Tensor c;
   int64_t rows, columns, depth;
   float alpha, beta;
   Triangle triangle;
+  Factor factor;
+  bool bf16;  // in pairs
+
+  void pack(float* to, const View& x, const PackedColumns& slice) const {
+    bf16 ? pack_pairs(to, x, slice) : pack_slice(to, x, slice);
+  }
 };
+
+// Floats that `count` columns of a slice take.
+int64_t packed_floats(const Product& p, int64_t count, int64_t depth) {
+  return p.bf16 ? count * ((depth + 1) / 2) : count * depth;
+}
 
 // One slice of the depth: packed columns and rows, and where they came from.
 struct Slice {
@@ -91,17 +148,23 @@ void pack_columns(const Product& p, float* to, int64_t begin, int64_t depth) {
     for (int64_t panel = first; panel < last; ++panel) {
       const int64_t column = panel * kPanelRows;
       const int64_t valid = std::clamp<int64_t>(p.columns - column, 0, kPanelRows);
-      pack_slice(to + column * depth, b, depth, column, kPanelRows, valid);
+      p.pack(to + packed_floats(p, column, depth), b,
+             {.depth = depth,
+              .column = column,
+              .width = kPanelRows,
+              .valid = valid,
+              .diagonal = p.factor == Factor::kUpper ? -begin : INT64_MAX});
     }
   });
 }
 
 void pack_rows(const Product& p, float* to, const Slice& slice) {
   const View a{p.a.at(slice.row_begin, slice.begin), p.a.column_step, p.a.row_step};
-  const int width = p.ops.max_dense_columns;
+  const int width = p.ops.max_columns;
   p.pool.for_each_chunk(slice.row_count, width, [&](int64_t first, int64_t last, int) {
     const auto valid = static_cast<int>(last - first);
-    pack_slice(to + first * slice.depth, a, slice.depth, first, valid, valid);
+    p.pack(to + packed_floats(p, first, slice.depth), a,
+           {.depth = slice.depth, .column = first, .width = valid, .valid = valid});
   });
 }
 
@@ -130,19 +193,26 @@ void store_tile(const Product& p,
 void multiply_strip(
     const Product& p, const Slice& slice, int64_t column, int64_t begin, int64_t end) {
   alignas(64) float tile[cpu::kMaxDenseColumns * kStrip];
-  const auto& kernels = p.ops.dense[static_cast<int>(WeightFormat::kF32)];
-  for (int64_t row = begin; row < end; row += p.ops.max_dense_columns) {
-    const int64_t count = std::min<int64_t>(p.ops.max_dense_columns, end - row);
+  const WeightFormat format = p.bf16 ? WeightFormat::kBF16 : WeightFormat::kF32;
+  const auto& kernels = p.ops.kernels[static_cast<int>(format)];
+  // Below the diagonal of an upper factor nothing is to be added.
+  const int64_t used = p.factor == Factor::kUpper
+                           ? std::min(slice.depth, column + kStrip - slice.begin)
+                           : slice.depth;
+  if (used <= 0) return;
+  for (int64_t row = begin; row < end; row += p.ops.max_columns) {
+    const int64_t count = std::min<int64_t>(p.ops.max_columns, end - row);
     if (p.triangle == Triangle::kUpper && column + kStrip <= slice.row_begin + row) continue;
     int choice = cpu::kDensePanelChoices - 1;
     while (kernels[choice][count - 1] == nullptr) --choice;
     const int64_t width = (int64_t{1} << choice) * kPanelRows;
     for (int64_t j = 0; j < kStrip; j += width) {
       kernels[choice][count - 1]({
-          .weights = reinterpret_cast<const std::byte*>(slice.columns + (column + j) * slice.depth),
-          .panel_bytes = slice.depth * kPanelRows * static_cast<int64_t>(sizeof(float)),
-          .depth = slice.depth,
-          .x = slice.rows + row * slice.depth,
+          .weights = reinterpret_cast<const std::byte*>(slice.columns +
+                                                        packed_floats(p, column + j, slice.depth)),
+          .panel_bytes = packed_floats(p, kPanelRows, slice.depth) * 4,
+          .depth = p.bf16 ? (used + 1) / 2 * 2 : used,
+          .x = reinterpret_cast<const std::byte*>(slice.rows + packed_floats(p, row, slice.depth)),
           .y = tile + j,
           .y_stride = kStrip,
       });
@@ -153,7 +223,7 @@ void multiply_strip(
 
 void multiply_slice(const Product& p, const Slice& slice) {
   // Jobs end where a tile of packed rows ends.
-  const int64_t job_rows = kRowsPerJob / p.ops.max_dense_columns * p.ops.max_dense_columns;
+  const int64_t job_rows = kRowsPerJob / p.ops.max_columns * p.ops.max_columns;
   const int64_t strips = round_up(p.columns, kStrip) / kStrip;
   const int64_t jobs = round_up(slice.row_count, job_rows) / job_rows;
   // Jobs of one strip follow one another: its columns stay in the second-level cache.
@@ -167,14 +237,15 @@ void multiply_slice(const Product& p, const Slice& slice) {
 }
 
 void multiply(const Product& p) {
-  const int64_t depth = std::min(kDepth, p.depth);
-  const Scratch columns(round_up(p.columns, kStrip) * depth);
-  const Scratch rows(std::min(kRowBlock, p.rows) * depth);
-  for (int64_t k = 0; k < p.depth; k += kDepth) {
+  const int64_t most = p.bf16 ? 2 * kDepth : kDepth;
+  const int64_t depth = std::min(most, p.depth);
+  const Scratch columns(packed_floats(p, round_up(p.columns, kStrip), depth));
+  const Scratch rows(packed_floats(p, std::min(kRowBlock, p.rows), depth));
+  for (int64_t k = 0; k < p.depth; k += most) {
     Slice slice{.columns = columns.data(),
                 .rows = rows.data(),
                 .begin = k,
-                .depth = std::min(kDepth, p.depth - k),
+                .depth = std::min(most, p.depth - k),
                 .row_begin = 0,
                 .row_count = 0};
     pack_columns(p, columns.data(), k, slice.depth);
@@ -207,8 +278,10 @@ void gemm_f32(ThreadPool& pool, Tensor c, Tensor a, Tensor b, const GemmParams& 
   QUERN_CHECK(params.triangle == Triangle::kAll || c.shape[0] == c.shape[1]);
   if (c.elements() == 0) return;
   if (depth == 0) return scale(c, params.beta);
+  QUERN_CHECK(params.factor == Factor::kWhole || depth == c.shape[1]);
+  const cpu::DenseOps& ops = cpu::table_for(cpu::kDenseOps, cpu::best_isa());
   multiply({.pool = pool,
-            .ops = cpu::table_for(cpu::kLinearOps, cpu::best_isa()),
+            .ops = ops,
             .a = view_of(a, params.a),
             .b = view_of(b, params.b),
             .c = c,
@@ -217,7 +290,9 @@ void gemm_f32(ThreadPool& pool, Tensor c, Tensor a, Tensor b, const GemmParams& 
             .depth = depth,
             .alpha = params.alpha,
             .beta = params.beta,
-            .triangle = params.triangle});
+            .triangle = params.triangle,
+            .factor = params.factor,
+            .bf16 = params.operands == Operands::kBF16 && ops.pairs});
 }
 
 void mirror_upper(ThreadPool& pool, Tensor x) {

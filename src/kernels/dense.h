@@ -13,6 +13,13 @@ enum class Transpose : uint8_t { kNo, kYes };
 // diagonal. Below it the product may be written in places near the diagonal, and nowhere else.
 enum class Triangle : uint8_t { kAll, kUpper };
 
+// How a and b are multiplied. kBF16: rounded to BF16 (half to even) where the machine multiplies
+// pairs of those by one instruction, twice as fast; elsewhere as they are. Sums are float32.
+enum class Operands : uint8_t { kFloat32, kBF16 };
+
+// What of op(b), square, counts: below the diagonal of kUpper its numbers are taken for zeros.
+enum class Factor : uint8_t { kWhole, kUpper };
+
 // c = beta * c + alpha * op(a) op(b), with op(a): [m, k], op(b): [k, n], c: [m, n]; all float32
 // matrices, rows may be strided. The sum over k is in ascending order in a fixed blocking, so
 // results do not depend on the number of threads.
@@ -22,6 +29,8 @@ struct GemmParams {
   float alpha = 1.0f;
   float beta = 0.0f;
   Triangle triangle = Triangle::kAll;
+  Operands operands = Operands::kFloat32;
+  Factor factor = Factor::kWhole;
 };
 void gemm_f32(ThreadPool& pool, Tensor c, Tensor a, Tensor b, const GemmParams& params);
 

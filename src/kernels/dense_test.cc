@@ -2,10 +2,14 @@
 
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <limits>
+#include <vector>
 
 #include <gtest/gtest.h>
 
+#include "base/float16.h"
+#include "kernels/cpu/isa.h"
 #include "kernels/test_weights.h"
 
 namespace quern {
@@ -65,6 +69,57 @@ TEST(Gemm, MultipliesEveryShapeAndTransposition) {
         FloatMatrix c = random_matrix(shape.rows, shape.columns, 3);
         const GemmParams params{.a = ta, .b = tb, .alpha = -0.5f, .beta = 0.25f};
         gemm_f32(pool, c.tensor(), a.tensor(), b.tensor(), params);
+        expect_product(c, before, a, b, params);
+      }
+    }
+  }
+}
+
+FloatMatrix rounded_to_bf16(const FloatMatrix& x) {
+  FloatMatrix rounded(x.rows(), x.columns());
+  for (int64_t i = 0; i < x.rows() * x.columns(); ++i)
+    rounded.data()[i] = bf16_to_f32(f32_to_bf16(x.data()[i]));
+  return rounded;
+}
+
+// Where the machine multiplies pairs; elsewhere the operands stay as they are.
+TEST(Gemm, MultipliesOperandsRoundedToBf16) {
+  if (!cpu::isa_supported(cpu::Isa::kAvx512Bf16)) GTEST_SKIP();
+  ThreadPool pool(2);
+  const Shape deep[] = {{7, 65, 1024}, {7, 65, 1025}, {9, 30, 2050}};
+  std::vector<Shape> shapes(std::begin(kShapes), std::end(kShapes));
+  shapes.insert(shapes.end(), std::begin(deep), std::end(deep));
+  for (const Shape& shape : shapes) {
+    for (const Transpose ta : {Transpose::kNo, Transpose::kYes}) {
+      for (const Transpose tb : {Transpose::kNo, Transpose::kYes}) {
+        const FloatMatrix a = operand(ta, shape.rows, shape.depth, 1);
+        const FloatMatrix b = operand(tb, shape.depth, shape.columns, 2);
+        const FloatMatrix before = random_matrix(shape.rows, shape.columns, 3);
+        FloatMatrix c = random_matrix(shape.rows, shape.columns, 3);
+        const GemmParams params{
+            .a = ta, .b = tb, .alpha = -0.5f, .beta = 0.25f, .operands = Operands::kBF16};
+        gemm_f32(pool, c.tensor(), a.tensor(), b.tensor(), params);
+        expect_product(c, before, rounded_to_bf16(a), rounded_to_bf16(b), params);
+      }
+    }
+  }
+}
+
+TEST(Gemm, AnUpperFactorHasNothingBelowItsDiagonal) {
+  ThreadPool pool(2);
+  for (const int64_t width : {1, 16, 65, 130, 700, 1100}) {
+    for (const Transpose tb : {Transpose::kNo, Transpose::kYes}) {
+      for (const Operands operands : {Operands::kFloat32, Operands::kBF16}) {
+        const FloatMatrix a = rounded_to_bf16(random_matrix(13, width, 1));
+        FloatMatrix b = rounded_to_bf16(random_matrix(width, width, 2));
+        const GemmParams params{
+            .b = tb, .beta = 0.5f, .operands = operands, .factor = Factor::kUpper};
+        const FloatMatrix before = random_matrix(13, width, 3);
+        FloatMatrix c = random_matrix(13, width, 3);
+        gemm_f32(pool, c.tensor(), a.tensor(), b.tensor(), params);
+        for (int64_t i = 0; i < width; ++i) {
+          for (int64_t j = 0; j < i; ++j) (tb == Transpose::kYes ? b.row(j)[i] : b.row(i)[j]) = 0;
+        }
         expect_product(c, before, a, b, params);
       }
     }

@@ -106,12 +106,16 @@ void bench_dense(ThreadPool& pool, const MachineLimits& limits, const Options& o
     });
     print_gemm(name, timing, 2.0 * static_cast<double>(n * n * n), limits.f32_gflops);
   }
-  for (const int64_t width : {1536, 4096}) {
-    const std::string name = fmt::format("gram 2048x{}", width);
+  for (const auto& [width, operands] :
+       {std::pair{1536, Operands::kFloat32}, std::pair{4096, Operands::kFloat32},
+        std::pair{1536, Operands::kBF16}, std::pair{4096, Operands::kBF16}}) {
+    const std::string name =
+        fmt::format("gram 2048x{}{}", width, operands == Operands::kBF16 ? ", bf16" : "");
     if (!options.wants(name)) continue;
     const FloatMatrix x = random_matrix(2048, width, 1);
     FloatMatrix gram(width, width);
-    const GemmParams params{.a = Transpose::kYes, .beta = 1.0f, .triangle = Triangle::kUpper};
+    const GemmParams params{
+        .a = Transpose::kYes, .beta = 1.0f, .triangle = Triangle::kUpper, .operands = operands};
     const Timing timing = time_calls(clock, options.seconds, [&](size_t) {
       gemm_f32(pool, gram.tensor(), x.tensor(), x.tensor(), params);
     });

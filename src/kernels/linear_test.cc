@@ -343,8 +343,9 @@ TEST(MakeBackend, RefusesUnknownNamesWithTheListOfKnownOnes) {
   const auto isa = make_backend({.name = "cpu", .isa = "sse9"});
   ASSERT_FALSE(isa.has_value());
   EXPECT_EQ(isa.error().code, ErrorCode::kInvalidArgument);
-  EXPECT_THAT(isa.error().message,
-              testing::HasSubstr("scalar, neon, i8mm, avx2, avxvnni, avx512, avx512vnni, amx"));
+  EXPECT_THAT(
+      isa.error().message,
+      testing::HasSubstr("scalar, neon, i8mm, avx2, avxvnni, avx512, avx512vnni, avx512bf16, amx"));
 }
 
 TEST(MakeBackend, RefusesAnImpossibleNumberOfThreads) {

@@ -21,10 +21,8 @@ Weight view_of(const FloatMatrix& matrix) {
   return dense;
 }
 
-std::unique_ptr<PackedWeight> pack(const BlockMatrices& block,
-                                   size_t begin,
-                                   size_t end,
-                                   Backend& backend) {
+std::unique_ptr<PackedWeight> pack(
+    const BlockMatrices& block, size_t begin, size_t end, Backend& backend, Precision precision) {
   std::vector<Weight> weights;
   std::vector<float> bias;
   bool any_bias = false;
@@ -40,7 +38,7 @@ std::unique_ptr<PackedWeight> pack(const BlockMatrices& block,
     part.resize(static_cast<size_t>(block.linears[i].rows()), 0.0f);
     bias.insert(bias.end(), part.begin(), part.end());
   }
-  return backend.pack(parts, bias, Precision::kFloat32);
+  return backend.pack(parts, bias, precision);
 }
 
 // kMaxWeight is what an f16 scale times the largest code reaches.
@@ -107,18 +105,22 @@ Result<BlockMatrices> read_block(const BlockSpec& spec, const Checkpoint& checkp
   return block;
 }
 
-std::unique_ptr<PackedWeight> pack_input(const BlockMatrices& block, Backend& backend) {
-  return pack(block, 0, output_index(block), backend);
+std::unique_ptr<PackedWeight> pack_input(const BlockMatrices& block,
+                                         Backend& backend,
+                                         Precision precision) {
+  return pack(block, 0, output_index(block), backend, precision);
 }
 
-std::unique_ptr<PackedWeight> pack_output(const BlockMatrices& block, Backend& backend) {
-  return pack(block, output_index(block), output_index(block) + 1, backend);
+std::unique_ptr<PackedWeight> pack_output(const BlockMatrices& block,
+                                          Backend& backend,
+                                          Precision precision) {
+  return pack(block, output_index(block), output_index(block) + 1, backend, precision);
 }
 
-BlockWeights pack_block(const BlockMatrices& block, Backend& backend) {
+BlockWeights pack_block(const BlockMatrices& block, Backend& backend, Precision precision) {
   return {.norm = block.norm,
-          .input = pack_input(block, backend),
-          .output = pack_output(block, backend),
+          .input = pack_input(block, backend, precision),
+          .output = pack_output(block, backend, precision),
           .q_norm = block.q_norm,
           .k_norm = block.k_norm};
 }

@@ -30,11 +30,15 @@ Result<BlockMatrices> read_block(const BlockSpec& spec, const Checkpoint& checkp
 // One matrix, read and checked in the same way.
 Result<FloatMatrix> read_matrix(const LinearSpec& spec, const Checkpoint& checkpoint, Backend& b);
 
-// Weights to run the block with: float32.
-BlockWeights pack_block(const BlockMatrices& block, Backend& backend);
+// Weights to run the block with.
+BlockWeights pack_block(const BlockMatrices& block, Backend& backend, Precision precision);
 
 // The joined input layers alone, and the output layer alone.
-std::unique_ptr<PackedWeight> pack_input(const BlockMatrices& block, Backend& backend);
-std::unique_ptr<PackedWeight> pack_output(const BlockMatrices& block, Backend& backend);
+std::unique_ptr<PackedWeight> pack_input(const BlockMatrices& block,
+                                         Backend& backend,
+                                         Precision precision);
+std::unique_ptr<PackedWeight> pack_output(const BlockMatrices& block,
+                                          Backend& backend,
+                                          Precision precision);
 
 }  // namespace quern

@@ -15,6 +15,9 @@
 namespace quern {
 namespace {
 
+// Calibration tokens go through the model with weights and inputs of linear layers rounded to BF16.
+constexpr Precision kCalibration = Precision::kBF16;
+
 // Shares of a block's time at the end of its stages, about.
 constexpr double kInputsRead = 0.3;
 constexpr double kInputsRounded = 0.5;
@@ -110,9 +113,7 @@ void BlockQuantizer::read_window(Work& work, size_t index, const BlockWeights& w
     (first.name == output_linear(work.spec.mixer).name ? inner : joined) = x;
   };
   LinearObserver observer(observe);
-  if (index == 0) work.check_stream = copy_of(full);
   const Tensor answer = runner_.run(work.spec, weights, full, &observer);
-  if (index == 0) work.check_answer = copy_of(answer);
   setup_.backend.add(full, answer);
   TokenWeights counted = token_weights(answer, full, setup_.recipe.token_weighting);
   if (!std::holds_alternative<MlpSpec>(work.spec.mixer)) counted.input.clear();
@@ -122,6 +123,13 @@ void BlockQuantizer::read_window(Work& work, size_t index, const BlockWeights& w
   if (window.held_out || index % every == 0)
     (window.held_out ? work.held_inner : work.inner).add(pool_, inner, nullptr, counted.output);
   work.output_weights[index] = std::move(counted.output);
+}
+
+// The block's answer to its check stream, in float32.
+FloatMatrix BlockQuantizer::check_answer(const Work& work) {
+  const BlockWeights weights = pack_block(work.block, setup_.backend, Precision::kFloat32);
+  const FloatMatrix stream = copy_of(work.check_stream.tensor());
+  return copy_of(runner_.run(work.spec, weights, stream.tensor(), nullptr));
 }
 
 Result<Unit> BlockQuantizer::read_inputs(Work& work) {
@@ -136,7 +144,11 @@ Result<Unit> BlockQuantizer::read_inputs(Work& work) {
   work.held_inner = Statistics(inner_width, 0);
   work.normed = FloatMatrix(longest, width);
   work.difference = FloatMatrix(longest, width);
-  const BlockWeights weights = pack_block(work.block, setup_.backend);
+  if (setup_.method.scales) {
+    work.check_stream = copy_of(setup_.streams.full_rows(setup_.streams.windows[0]));
+    work.check_answer = check_answer(work);
+  }
+  const BlockWeights weights = pack_block(work.block, setup_.backend, kCalibration);
   const size_t count = setup_.streams.windows.size();
   work.output_weights.resize(count);
   for (size_t i = 0; i < count; ++i) {
@@ -192,10 +204,7 @@ void BlockQuantizer::fold_input(Work& work) {
 }
 
 double BlockQuantizer::fold_error(const Work& work) {
-  const BlockWeights weights = pack_block(work.block, setup_.backend);
-  const FloatMatrix stream = copy_of(work.check_stream.tensor());
-  const Tensor answer = runner_.run(work.spec, weights, stream.tensor(), nullptr);
-  FloatMatrix off = copy_of(answer);
+  FloatMatrix off = check_answer(work);
   subtract(pool_, off.tensor(), work.check_answer.tensor());
   const double signal = sum_of_squares(work.check_answer.tensor());
   return std::sqrt(sum_of_squares(off.tensor()) / std::max(signal, 1e-30));
@@ -279,7 +288,7 @@ Result<Unit> BlockQuantizer::read_rounded_inner(Work& work) {
   if (setup_.inner == InnerActivations::kStored)
     work.stored_inner = FloatMatrix(streams.full.rows(), output.in);
   BlockWeights weights{.norm = work.rounded.norm,
-                       .input = pack_input(work.rounded, setup_.backend),
+                       .input = pack_input(work.rounded, setup_.backend, kCalibration),
                        .output = quick_output(work.block, setup_.group_size, setup_.backend),
                        .q_norm = work.rounded.q_norm,
                        .k_norm = work.rounded.k_norm};
@@ -334,7 +343,7 @@ Result<Unit> BlockQuantizer::round_output(Work& work) {
 
 void BlockQuantizer::carry_rounded(Work& work) {
   const bool stored = setup_.inner == InnerActivations::kStored;
-  const BlockWeights weights = pack_block(work.rounded, setup_.backend);
+  const BlockWeights weights = pack_block(work.rounded, setup_.backend, kCalibration);
   for (const Window& window : setup_.streams.windows) {
     const Tensor stream = setup_.streams.rounded_rows(window);
     Tensor answer = work.difference.tensor().slice_rows(0, window.rows);
@@ -402,8 +411,8 @@ Result<Unit> BlockQuantizer::replay(const BlockSpec& spec,
     if (!quantized.biases[i].empty()) rounded.biases[i] = quantized.biases[i];
   }
   if (!quantized.norm.empty()) rounded.norm = quantized.norm;
-  const BlockWeights full_weights = pack_block(block, setup_.backend);
-  const BlockWeights rounded_weights = pack_block(rounded, setup_.backend);
+  const BlockWeights full_weights = pack_block(block, setup_.backend, kCalibration);
+  const BlockWeights rounded_weights = pack_block(rounded, setup_.backend, kCalibration);
   const size_t count = setup_.streams.windows.size();
   for (size_t i = 0; i < count; ++i) {
     const Window& window = setup_.streams.windows[i];

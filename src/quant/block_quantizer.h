@@ -69,6 +69,7 @@ class BlockQuantizer {
   void fold(Work& work);
   void fold_inner(Work& work);
   void fold_input(Work& work);
+  FloatMatrix check_answer(const Work& work);
   double fold_error(const Work& work);
   Result<OrderedGram> prepare_feedback(Work& work,
                                        std::span<const Tensor> consumers,

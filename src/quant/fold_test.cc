@@ -26,7 +26,8 @@ TEST_P(FoldFamilies, AnyScalesKeepTheBlocksOutput) {
   const FloatMatrix stream = test::normal_matrix(3, 24, spec->hidden);
   for (const BlockSpec& block_spec : spec->blocks) {
     BlockMatrices block = *read_block(block_spec, *checkpoint, *b);
-    const Tensor answer = runner.run(block_spec, pack_block(block, *b), stream.tensor(), nullptr);
+    const Tensor answer = runner.run(block_spec, pack_block(block, *b, Precision::kFloat32),
+                                     stream.tensor(), nullptr);
     std::vector<float> before(answer.f32(), answer.f32() + answer.elements());
     // Scales across a factor of ten; tied across the query heads of a key-value head.
     std::vector<float> input(static_cast<size_t>(block_spec.norm.width));
@@ -45,7 +46,8 @@ TEST_P(FoldFamilies, AnyScalesKeepTheBlocksOutput) {
     }
     fold_output_scales(b->pool(), block_spec, block, inner);
     fold_input_scales(b->pool(), block, input);
-    const Tensor folded = runner.run(block_spec, pack_block(block, *b), stream.tensor(), nullptr);
+    const Tensor folded = runner.run(block_spec, pack_block(block, *b, Precision::kFloat32),
+                                     stream.tensor(), nullptr);
     double off = 0;
     double signal = 0;
     for (size_t i = 0; i < before.size(); ++i) {

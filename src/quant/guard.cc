@@ -61,12 +61,6 @@ double row_cost(const float* d, const float* slope, const float* pull, int64_t n
   return sum;
 }
 
-// Errors of some rows of a rounded matrix, and the slopes of their costs.
-struct RowBlock {
-  FloatMatrix errors;
-  FloatMatrix slopes;
-};
-
 // What rows are judged by.
 struct HeldOut {
   Tensor w;
@@ -74,37 +68,33 @@ struct HeldOut {
   const Tensor* pull;
 };
 
-void fill(ThreadPool& pool, RowBlock& block, const GroupedWeight& weight, const HeldOut& s) {
-  dequantize(pool, weight, block.errors.tensor());
-  subtract(pool, block.errors.tensor(), s.w);
-  gemm_f32(pool, block.slopes.tensor(), block.errors.tensor(), s.gram, {});
-  if (s.pull != nullptr) subtract(pool, block.slopes.tensor(), *s.pull);
+FloatMatrix errors_of(ThreadPool& pool, const GroupedWeight& weight, const HeldOut& s) {
+  FloatMatrix errors(weight.rows, weight.columns);
+  dequantize(pool, weight, errors.tensor());
+  subtract(pool, errors.tensor(), s.w);
+  return errors;
 }
 
 struct Judgement {
   GroupedWeight& weight;
   const GroupedWeight& plain;
   const HeldOut& held_out;
-  const RowBlock& chosen;
-  const RowBlock& rounded;
 };
 
-// Everything at once for row `row`: returns the number of groups that went back.
-int64_t judge_row(const Judgement& j, int64_t row) {
+// A row that costs more than `limit`, what plain rounding of it costs. Returns the number of groups
+// that went back.
+int64_t judge_row(const Judgement& j, int64_t row, float* slope, double limit) {
   GroupedWeight& weight = j.weight;
   const HeldOut& s = j.held_out;
   const int64_t n = weight.columns;
-  const float* pull = s.pull == nullptr ? nullptr : s.pull->f32_row(row);
-  const double cost = row_cost(j.chosen.errors.row(row), j.chosen.slopes.row(row), pull, n);
-  const double limit = row_cost(j.rounded.errors.row(row), j.rounded.slopes.row(row), pull, n);
-  if (cost <= limit) return 0;
-  const Row r{weight, row, s.w.f32_row(row), j.chosen.slopes.row(row), s.gram};
+  const Row r{weight, row, s.w.f32_row(row), slope, s.gram};
   int64_t reverted = 0;
   for (int64_t g = 0; g < weight.groups(); ++g) reverted += revert_group(r, g) ? 1 : 0;
   std::vector<float> d(static_cast<size_t>(n));
   widen_row(weight, row, d.data());
   for (size_t i = 0; i < d.size(); ++i) d[i] -= s.w.f32_row(row)[i];
-  if (row_cost(d.data(), j.chosen.slopes.row(row), pull, n) <= limit) return reverted;
+  const float* pull = s.pull == nullptr ? nullptr : s.pull->f32_row(row);
+  if (row_cost(d.data(), slope, pull, n) <= limit) return reverted;
   for (int64_t g = 0; g < weight.groups(); ++g) {
     const GroupGrid grid = grid_at(j.plain, row, g);
     encode_group(weight, row, g, s.w.f32_row(row) + g * weight.group_size, grid);
@@ -119,16 +109,29 @@ int64_t revert_worse_groups(
   QUERN_CHECK(weight.group_size <= kMaxGroup);
   const HeldOut s{w, gram, pull};
   const GroupedWeight plain = round_to_nearest(pool, w, weight.group_size);
-  RowBlock chosen{FloatMatrix(weight.rows, weight.columns),
-                  FloatMatrix(weight.rows, weight.columns)};
-  RowBlock rounded{FloatMatrix(weight.rows, weight.columns),
-                   FloatMatrix(weight.rows, weight.columns)};
-  fill(pool, chosen, weight, s);
-  fill(pool, rounded, plain, s);
-  const Judgement judgement{weight, plain, s, chosen, rounded};
+  const std::vector<double> limits =
+      row_costs(pool, errors_of(pool, plain, s).tensor(), gram, pull);
+  const FloatMatrix errors = errors_of(pool, weight, s);
+  const std::vector<double> costs = row_costs(pool, errors.tensor(), gram, pull);
+  std::vector<int64_t> worse;
+  for (int64_t row = 0; row < weight.rows; ++row) {
+    if (costs[static_cast<size_t>(row)] > limits[static_cast<size_t>(row)]) worse.push_back(row);
+  }
+  const auto count = static_cast<int64_t>(worse.size());
+  FloatMatrix slopes(count, weight.columns);
+  for (int64_t i = 0; i < count; ++i)  // rows of errors move up
+    std::copy_n(errors.row(worse[static_cast<size_t>(i)]), weight.columns, errors.row(i));
+  gemm_f32(pool, slopes.tensor(), errors.tensor().slice_rows(0, count), gram, {});
+  const Judgement judgement{weight, plain, s};
   std::atomic<int64_t> reverted{0};
-  pool.for_each_chunk(weight.rows, 1, [&](int64_t first, int64_t end, int) {
-    for (int64_t row = first; row < end; ++row) reverted += judge_row(judgement, row);
+  pool.for_each_chunk(count, 1, [&](int64_t first, int64_t end, int) {
+    for (int64_t i = first; i < end; ++i) {
+      const int64_t row = worse[static_cast<size_t>(i)];
+      float* slope = slopes.row(i);
+      for (int64_t c = 0; pull != nullptr && c < weight.columns; ++c)
+        slope[c] -= pull->f32_row(row)[c];
+      reverted += judge_row(judgement, row, slope, limits[static_cast<size_t>(row)]);
+    }
   });
   return reverted;
 }

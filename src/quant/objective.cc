@@ -12,11 +12,13 @@ namespace {
 constexpr int64_t kBlockRows = 512;  // rows whose products are held at a time
 constexpr int64_t kRowsPerChunk = 16;
 
-// d (gram d - 2 b), in double.
-double row_cost(const float* d, const float* product, const float* pull, int64_t n) {
+// d (gram d - 2 b), in double. `product` is d times what of gram does not lie below the diagonal,
+// which counts every number beside it half.
+double row_cost(const float* d, const float* product, const float* pull, Tensor gram) {
   double sum = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const float slope = pull == nullptr ? product[i] : product[i] - 2.0f * pull[i];
+  for (int64_t i = 0; i < gram.shape[1]; ++i) {
+    float slope = 2.0f * product[i] - gram.f32_row(i)[i] * d[i];
+    if (pull != nullptr) slope -= 2.0f * pull[i];
     sum += static_cast<double>(d[i]) * static_cast<double>(slope);
   }
   return sum;
@@ -24,28 +26,30 @@ double row_cost(const float* d, const float* product, const float* pull, int64_t
 
 }  // namespace
 
-std::vector<double> row_costs(ThreadPool& pool, Tensor d, Tensor gram, const Tensor* pull) {
+std::vector<double> row_costs(
+    ThreadPool& pool, Tensor d, Tensor gram, const Tensor* pull, Operands operands) {
   const int64_t n = d.shape[1];
   QUERN_CHECK(gram.shape[0] == n && gram.shape[1] == n);
   std::vector<double> costs(static_cast<size_t>(d.rows()));
   FloatMatrix product(std::min(kBlockRows, d.rows()), n);
   for (int64_t begin = 0; begin < d.rows(); begin += kBlockRows) {
     const int64_t count = std::min(kBlockRows, d.rows() - begin);
-    gemm_f32(pool, product.tensor().slice_rows(0, count), d.slice_rows(begin, count), gram, {});
+    gemm_f32(pool, product.tensor().slice_rows(0, count), d.slice_rows(begin, count), gram,
+             {.operands = operands, .factor = Factor::kUpper});
     pool.for_each_chunk(count, kRowsPerChunk, [&](int64_t first, int64_t end, int) {
       for (int64_t i = first; i < end; ++i) {
         const float* b = pull == nullptr ? nullptr : pull->f32_row(begin + i);
         costs[static_cast<size_t>(begin + i)] =
-            row_cost(d.f32_row(begin + i), product.row(i), b, n);
+            row_cost(d.f32_row(begin + i), product.row(i), b, gram);
       }
     });
   }
   return costs;
 }
 
-double total_cost(ThreadPool& pool, Tensor d, Tensor gram) {
+double total_cost(ThreadPool& pool, Tensor d, Tensor gram, Operands operands) {
   double sum = 0;
-  for (const double cost : row_costs(pool, d, gram, nullptr)) sum += cost;
+  for (const double cost : row_costs(pool, d, gram, nullptr, operands)) sum += cost;
   return sum;
 }
 

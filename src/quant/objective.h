@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "kernels/dense.h"
 #include "tensor/buffer.h"
 #include "tensor/tensor.h"
 
@@ -16,10 +17,14 @@ namespace quern {
 
 // The cost of each row of d: [rows, n] without the constant. gram: [n, n]; pull is b: [rows, n], or
 // nullptr for zero. Works through blocks of rows in bounded memory.
-std::vector<double> row_costs(ThreadPool& pool, Tensor d, Tensor gram, const Tensor* pull);
+std::vector<double> row_costs(ThreadPool& pool,
+                              Tensor d,
+                              Tensor gram,
+                              const Tensor* pull,
+                              Operands operands = Operands::kFloat32);
 
 // The sum of row_costs() without a pull.
-double total_cost(ThreadPool& pool, Tensor d, Tensor gram);
+double total_cost(ThreadPool& pool, Tensor d, Tensor gram, Operands operands = Operands::kFloat32);
 
 // tr(W H W^T) / rows: the mean squared output that the errors are to be compared with.
 double mean_signal(ThreadPool& pool, Tensor w, Tensor gram);

@@ -129,7 +129,7 @@ double cost_of(ThreadPool& pool,
     const FloatMatrix& w = sample.rows;
     FloatMatrix errors(w.rows(), w.columns());
     rounding_errors(pool, errors.tensor(), w.tensor(), scales, problem.group_size);
-    cost += sample.weight * total_cost(pool, errors.tensor(), problem.gram);
+    cost += sample.weight * total_cost(pool, errors.tensor(), problem.gram, Operands::kBF16);
   }
   return cost;
 }

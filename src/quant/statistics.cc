@@ -76,10 +76,14 @@ void Statistics::add(ThreadPool& pool,
     if (t != nullptr) target = weigh_rows(weighted_t_, target, weights);
   }
   gemm_f32(pool, gram.tensor(), x, x,
-           {.a = Transpose::kYes, .beta = 1.0f, .triangle = Triangle::kUpper});
+           {.a = Transpose::kYes,
+            .beta = 1.0f,
+            .triangle = Triangle::kUpper,
+            .operands = Operands::kBF16});
   if (t == nullptr) return;
   add_squares(pool, target_squares, target);
-  gemm_f32(pool, cross.tensor(), target, x, {.a = Transpose::kYes, .beta = 1.0f});
+  gemm_f32(pool, cross.tensor(), target, x,
+           {.a = Transpose::kYes, .beta = 1.0f, .operands = Operands::kBF16});
 }
 
 void Statistics::finish(ThreadPool& pool) {

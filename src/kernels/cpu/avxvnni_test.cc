@@ -11,6 +11,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/cases.h"
+#include "kernels/cpu/dense_ops.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/linear_ops.h"
 #include "kernels/cpu/packed.h"
@@ -80,7 +81,8 @@ TEST_P(AvxVnniCases, EqualTheReferenceBitForBit) {
     for (const int64_t tokens : kTokenCounts) {
       const FloatMatrix rows = some_rows(x, 0, tokens);
       FloatMatrix got(tokens, shape.rows);
-      linear(pool, {.ops = &ops}, scratch, got.tensor(), rows.tensor(), *packed);
+      linear(pool, {.ops = &ops, .dense = &table_for(kDenseOps, Isa::kAvx2)}, scratch, got.tensor(),
+             rows.tensor(), *packed);
       ASSERT_EQ(first_difference(got, expected), -1)
           << shape.name << " tokens " << tokens << " bits " << bits;
     }

@@ -39,6 +39,13 @@ bool has_avx512() {
 
 bool has_avx512vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
 
+bool has_avx512bf16() {
+  constexpr unsigned kAvx512Bf16Bit = 1u << 5;
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return has_avx512vnni() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 &&
+         (eax & kAvx512Bf16Bit) != 0;
+}
+
 // Tiles are 8 KB of state that Linux saves only for processes that asked (5.16 and later).
 int request_tiles() {
   constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
@@ -49,7 +56,7 @@ int request_tiles() {
 bool has_amx() {
   static const bool usable = [] {
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-    return has_avx512vnni() && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 &&
+    return has_avx512bf16() && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 &&
            amx_usable(edx, request_tiles);
   }();
   return usable;
@@ -81,6 +88,8 @@ bool isa_supported(Isa isa) {
       return has_avx512();
     case Isa::kAvx512Vnni:
       return has_avx512vnni();
+    case Isa::kAvx512Bf16:
+      return has_avx512bf16();
     case Isa::kAmx:
       return has_amx();
 #elif defined(__aarch64__)
@@ -102,10 +111,14 @@ bool amx_usable(uint32_t leaf7_edx, int (*request_permission)()) {
 }
 
 Isa best_isa() {
-  for (int i = kIsaCount - 1; i > 0; --i) {
-    if (isa_supported(static_cast<Isa>(i))) return static_cast<Isa>(i);
-  }
-  return Isa::kScalar;
+  // Asked once: CPUID takes a microsecond or more of a virtual machine.
+  static const Isa best = [] {
+    for (int i = kIsaCount - 1; i > 0; --i) {
+      if (isa_supported(static_cast<Isa>(i))) return static_cast<Isa>(i);
+    }
+    return Isa::kScalar;
+  }();
+  return best;
 }
 
 }  // namespace quern::cpu

@@ -18,18 +18,19 @@ enum class Isa : uint8_t {
   kAvxVnni,     // the same and dot products of bytes
   kAvx512,      // AVX2 and AVX-512 F, BW, DQ, VL
   kAvx512Vnni,  // the same and VNNI
+  kAvx512Bf16,  // the same and dot products of BF16
   kAmx,         // the same and AMX tiles of int8
 };
 
-inline constexpr int kIsaCount = 8;
+inline constexpr int kIsaCount = 9;
 inline constexpr std::array<std::string_view, kIsaCount> kIsaNames = {
-    "scalar", "neon", "i8mm", "avx2", "avxvnni", "avx512", "avx512vnni", "amx"};
+    "scalar", "neon", "i8mm", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16", "amx"};
 
 // The one whose kernels serve where `isa` has none of its own.
 constexpr Isa isa_base(Isa isa) {
-  constexpr std::array<Isa, kIsaCount> kBases = {Isa::kScalar, Isa::kScalar,    Isa::kNeon,
-                                                 Isa::kScalar, Isa::kAvx2,      Isa::kAvx2,
-                                                 Isa::kAvx512, Isa::kAvx512Vnni};
+  constexpr std::array<Isa, kIsaCount> kBases = {Isa::kScalar, Isa::kScalar,     Isa::kNeon,
+                                                 Isa::kScalar, Isa::kAvx2,       Isa::kAvx2,
+                                                 Isa::kAvx512, Isa::kAvx512Vnni, Isa::kAvx512Bf16};
   return kBases[static_cast<size_t>(isa)];
 }
 
@@ -38,6 +39,7 @@ constexpr Isa isa_base(Isa isa) {
 #define QUERN_TARGET_AVX_VNNI QUERN_TARGET_AVX2 ",avxvnni"
 #define QUERN_TARGET_AVX512 "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl"
 #define QUERN_TARGET_AVX512_VNNI "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
+#define QUERN_TARGET_AVX512_BF16 QUERN_TARGET_AVX512_VNNI ",avx512bf16"
 #define QUERN_TARGET_AMX QUERN_TARGET_AVX512_VNNI ",amx-tile,amx-int8"
 
 constexpr std::string_view isa_name(Isa isa) { return kIsaNames[static_cast<size_t>(isa)]; }

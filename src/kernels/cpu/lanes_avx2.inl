@@ -45,6 +45,11 @@ inline __m256 widen_bf16(const uint16_t* p) {
 }
 inline F load_bf16(const uint16_t* p) { return {widen_bf16(p), widen_bf16(p + 8)}; }
 
+inline F load_f16(const void* p) {
+  const auto* from = static_cast<const __m128i*>(p);
+  return {_mm256_cvtph_ps(_mm_loadu_si128(from)), _mm256_cvtph_ps(_mm_loadu_si128(from + 1))};
+}
+
 inline F set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 inline F add(F a, F b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
 inline F sub(F a, F b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
@@ -80,6 +85,9 @@ inline I max_unsigned(I a, I b) {
   return {_mm256_max_epu32(a.lo, b.lo), _mm256_max_epu32(a.hi, b.hi)};
 }
 inline I to_exponent(I v) { return {_mm256_slli_epi32(v.lo, 23), _mm256_slli_epi32(v.hi, 23)}; }
+inline I upper_halves(I v) {  // of what the lower halves hold
+  return {_mm256_slli_epi32(v.lo, 16), _mm256_slli_epi32(v.hi, 16)};
+}
 inline F to_float(I v) { return {_mm256_cvtepi32_ps(v.lo), _mm256_cvtepi32_ps(v.hi)}; }
 inline I round_to_int(F v) { return {_mm256_cvtps_epi32(v.lo), _mm256_cvtps_epi32(v.hi)}; }
 

@@ -19,6 +19,10 @@ inline F load_bf16(const uint16_t* p) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
+inline F load_f16(const void* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
+}
+
 inline F set1(float x) { return _mm512_set1_ps(x); }
 inline F add(F a, F b) { return _mm512_add_ps(a, b); }
 inline F sub(F a, F b) { return _mm512_sub_ps(a, b); }
@@ -44,6 +48,7 @@ inline I set1_i(int32_t x) { return _mm512_set1_epi32(x); }
 inline I and_i(I a, I b) { return _mm512_and_si512(a, b); }
 inline I max_unsigned(I a, I b) { return _mm512_max_epu32(a, b); }
 inline I to_exponent(I v) { return _mm512_slli_epi32(v, 23); }
+inline I upper_halves(I v) { return _mm512_slli_epi32(v, 16); }  // of what the lower halves hold
 inline F to_float(I v) { return _mm512_cvtepi32_ps(v); }
 inline I round_to_int(F v) { return _mm512_cvtps_epi32(v); }
 

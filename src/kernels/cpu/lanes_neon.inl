@@ -48,6 +48,11 @@ inline F load_bf16(const uint16_t* p) {
   QUERN_EACH_REGISTER(F, vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16)));
 }
 
+inline F load_f16(const void* p) {
+  const auto* from = static_cast<const uint16_t*>(p);
+  QUERN_EACH_REGISTER(F, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from + 4 * i))));
+}
+
 inline F set1(float x) { QUERN_EACH_REGISTER(F, vdupq_n_f32(x)); }
 inline F add(F a, F b) { QUERN_EACH_REGISTER(F, vaddq_f32(a.v[i], b.v[i])); }
 inline F sub(F a, F b) { QUERN_EACH_REGISTER(F, vsubq_f32(a.v[i], b.v[i])); }
@@ -81,6 +86,9 @@ inline I max_unsigned(I a, I b) {
                                                          vreinterpretq_u32_s32(b.v[i]))));
 }
 inline I to_exponent(I v) { QUERN_EACH_REGISTER(I, vshlq_n_s32(v.v[i], 23)); }
+inline I upper_halves(I v) {  // of what the lower halves hold
+  QUERN_EACH_REGISTER(I, vshlq_n_s32(v.v[i], 16));
+}
 inline F to_float(I v) { QUERN_EACH_REGISTER(F, vcvtq_f32_s32(v.v[i])); }
 
 // The least integer for what does not fit, as on x86.

@@ -30,6 +30,12 @@ inline void store_part(float* p, F v, int n) {
 }
 inline F load_bf16(const uint16_t* p) { QUERN_EACH_LANE(F, bf16_to_f32(p[i])); }
 
+inline F load_f16(const void* p) {
+  uint16_t halves[16];
+  std::memcpy(halves, p, sizeof halves);
+  QUERN_EACH_LANE(F, f16_to_f32(halves[i]));
+}
+
 inline F set1(float x) { QUERN_EACH_LANE(F, x); }
 inline F add(F a, F b) { QUERN_EACH_LANE(F, a.v[i] + b.v[i]); }
 inline F sub(F a, F b) { QUERN_EACH_LANE(F, a.v[i] - b.v[i]); }
@@ -60,6 +66,9 @@ inline I max_unsigned(I a, I b) {
 }
 inline I to_exponent(I v) {
   QUERN_EACH_LANE(I, static_cast<int32_t>(static_cast<uint32_t>(v.v[i]) << 23));
+}
+inline I upper_halves(I v) {  // of what the lower halves hold
+  QUERN_EACH_LANE(I, static_cast<int32_t>(static_cast<uint32_t>(v.v[i]) << 16));
 }
 inline F to_float(I v) { QUERN_EACH_LANE(F, static_cast<float>(v.v[i])); }
 

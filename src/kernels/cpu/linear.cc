@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/float16.h"
+#include "kernels/cpu/dense_ops.h"
 #include "kernels/cpu/linear_call.h"
 #include "kernels/cpu/linear_ops.h"
 #include "kernels/cpu/linear_tiles.h"
@@ -19,6 +21,15 @@ const IsaTables<LinearOps> kLinearOps = isa_tables<LinearOps>({
     {Isa::kAvxVnni, QUERN_X86_TABLE(kLinearAvxVnni)},
     {Isa::kAvx512, QUERN_X86_TABLE(kLinearAvx512)},
     {Isa::kAvx512Vnni, QUERN_X86_TABLE(kLinearAvx512Vnni)},
+});
+
+extern const DenseOps kDenseScalar, kDenseNeon, kDenseAvx2, kDenseAvx512, kDenseAvx512Bf16;
+const IsaTables<DenseOps> kDenseOps = isa_tables<DenseOps>({
+    {Isa::kScalar, &kDenseScalar},
+    {Isa::kNeon, QUERN_ARM_TABLE(kDenseNeon)},
+    {Isa::kAvx2, QUERN_X86_TABLE(kDenseAvx2)},
+    {Isa::kAvx512, QUERN_X86_TABLE(kDenseAvx512)},
+    {Isa::kAvx512Bf16, QUERN_X86_TABLE(kDenseAvx512Bf16)},
 });
 
 namespace {
@@ -74,30 +85,75 @@ void quantize_rows(ThreadPool& pool, const Call& call, LinearScratch::Quantized&
   });
 }
 
-// Tiles of up to max_dense_columns rows, transposed, one after another.
-void transpose_rows(ThreadPool& pool, int64_t tile_rows, Buffer& to, Tensor x) {
+// Columns of a row of activations that meets BF16.
+int64_t even(int64_t columns) { return (columns + 1) / 2 * 2; }
+
+// to[k * rows + row] = x[row][k].
+void transpose_tile(float* to, Tensor x, int64_t begin, int64_t rows) {
+  for (int64_t row = 0; row < rows; ++row) {
+    const float* from = x.f32_row(begin + row);
+    for (int64_t k = 0; k < x.row_elements(); ++k) to[k * rows + row] = from[k];
+  }
+}
+
+// The same rounded to BF16, with a column of zeros where that makes their number even.
+void transpose_rounded_tile(float* to, Tensor x, int64_t begin, int64_t rows) {
   const int64_t columns = x.row_elements();
-  grow(to, static_cast<size_t>(x.rows() * columns) * sizeof(float));
-  pool.for_each_chunk(x.rows(), tile_rows, [&](int64_t begin, int64_t end, int) {
-    float* tile = to.as<float>() + begin * columns;
-    for (int64_t t = begin; t < end; ++t) {
-      const float* row = x.f32_row(t);
-      for (int64_t k = 0; k < columns; ++k) tile[k * (end - begin) + t - begin] = row[k];
-    }
-  });
+  for (int64_t row = 0; row < rows; ++row) {
+    const float* from = x.f32_row(begin + row);
+    for (int64_t k = 0; k < columns; ++k) to[k * rows + row] = bf16_to_f32(f32_to_bf16(from[k]));
+    if (columns % 2 != 0) to[columns * rows + row] = 0;
+  }
+}
+
+// The same in pairs: to[k / 2 * rows + row] has columns k and k + 1.
+void transpose_pairs_tile(uint32_t* to, Tensor x, int64_t begin, int64_t rows) {
+  const int64_t columns = x.row_elements();
+  for (int64_t row = 0; row < rows; ++row) {
+    const float* from = x.f32_row(begin + row);
+    for (int64_t k = 0; k + 1 < columns; k += 2)
+      to[k / 2 * rows + row] = bf16_pair(from[k], from[k + 1]);
+    if (columns % 2 != 0) to[columns / 2 * rows + row] = bf16_pair(from[columns - 1], 0);
+  }
+}
+
+// Tiles of up to max_columns rows, transposed, one after another.
+void transpose_rows(ThreadPool& pool, const Call& call, Tensor x) {
+  const int64_t columns = x.row_elements();
+  grow(call.scratch.columns, static_cast<size_t>(x.rows() * columns) * sizeof(float));
+  auto* to = call.scratch.columns.as<float>();
+  pool.for_each_chunk(x.rows(), block_size(x.rows(), call.dense().max_columns),
+                      [&](int64_t begin, int64_t end, int) {
+                        transpose_tile(to + begin * columns, x, begin, end - begin);
+                      });
+}
+
+void transpose_bf16_rows(ThreadPool& pool, const Call& call, Tensor x) {
+  const int64_t columns = even(x.row_elements());
+  const bool pairs = call.dense().pairs;
+  grow(call.scratch.bf16, static_cast<size_t>(x.rows() * columns) * (pairs ? 2 : 4));
+  pool.for_each_chunk(x.rows(), block_size(x.rows(), call.dense().max_columns),
+                      [&](int64_t begin, int64_t end, int) {
+                        if (pairs) {
+                          auto* to = call.scratch.bf16.as<uint32_t>() + begin * columns / 2;
+                          transpose_pairs_tile(to, x, begin, end - begin);
+                        } else {
+                          auto* to = call.scratch.bf16.as<float>() + begin * columns;
+                          transpose_rounded_tile(to, x, begin, end - begin);
+                        }
+                      });
 }
 
 void prepare(ThreadPool& pool, const Call& call, Tensor x) {
   LinearScratch& scratch = call.scratch;
   size_t sizes = 0;
-  bool transposed = false;
+  bool transposed[2] = {};
   for (const Segment& segment : call.weight.segments()) {
     if (segment.group_size == 0) {
-      if (!transposed) {
-        transpose_rows(pool, block_size(x.rows(), call.ops().max_dense_columns), scratch.columns,
-                       x);
-      }
-      transposed = true;
+      const bool bf16 = segment.format == WeightFormat::kBF16;
+      if (!transposed[bf16 ? 1 : 0])
+        bf16 ? transpose_bf16_rows(pool, call, x) : transpose_rows(pool, call, x);
+      transposed[bf16 ? 1 : 0] = true;
       continue;
     }
     const auto known = std::find_if(
@@ -189,10 +245,10 @@ void multiply_grouped(const Call& call, const Segment& segment, int64_t begin, i
 }
 
 // The widest kernel for `count` rows of activations and at most `panels` panels, as log2 of panels.
-int dense_choice(const LinearOps& ops, WeightFormat format, int64_t count, int64_t panels) {
+int dense_choice(const DenseOps& ops, WeightFormat format, int64_t count, int64_t panels) {
   for (int choice = kDensePanelChoices - 1; choice > 0; --choice) {
     if ((int64_t{1} << choice) > panels) continue;
-    if (ops.dense[static_cast<int>(format)][choice][count - 1] != nullptr) return choice;
+    if (ops.kernels[static_cast<int>(format)][choice][count - 1] != nullptr) return choice;
   }
   return 0;
 }
@@ -200,24 +256,27 @@ int dense_choice(const LinearOps& ops, WeightFormat format, int64_t count, int64
 // Panels [panel, panel + 2^choice) times all rows, one slice of the depth after another so that
 // the weights stay in the second-level cache; the sums go on exactly where they stopped.
 void multiply_dense_panels(const Call& call, const Segment& segment, int64_t panel, int choice) {
-  const auto format = static_cast<int>(segment.format);
+  const bool bf16 = segment.format == WeightFormat::kBF16;
+  const int64_t columns = bf16 ? even(segment.columns) : segment.columns;
+  const std::byte* x = bf16 ? call.scratch.bf16.data() : call.scratch.columns.data();
+  const int64_t x_bytes = bf16 && call.dense().pairs ? 2 : 4;
   const int64_t panels = int64_t{1} << choice;
   const int64_t width = panels * kPanelRows;
   const int64_t number_bytes = segment.format == WeightFormat::kF32 ? 4 : 2;
-  const int64_t block = block_size(call.tokens, call.ops().max_dense_columns);
-  const int64_t depth = call.tokens > block ? kDenseDepth : std::max<int64_t>(segment.columns, 1);
-  for (int64_t k = 0; k < segment.columns || k == 0; k += depth) {
-    const bool last = k + depth >= segment.columns;
+  const int64_t block = block_size(call.tokens, call.dense().max_columns);
+  const int64_t depth = call.tokens > block ? kDenseDepth : std::max<int64_t>(columns, 1);
+  for (int64_t k = 0; k < columns || k == 0; k += depth) {
+    const bool last = k + depth >= columns;
     for (int64_t t = 0; t < call.tokens; t += block) {
       const int64_t count = std::min(block, call.tokens - t);
       OutputTile tile(call.out, segment.row_begin + panel * kPanelRows, t,
                       rows_from(segment, panel, panels), count, width);
       if (k > 0) tile.resume();
-      call.ops().dense[format][choice][count - 1]({
+      call.dense().kernels[static_cast<int>(segment.format)][choice][count - 1]({
           .weights = segment.panel(panel) + k * kPanelRows * number_bytes,
           .panel_bytes = static_cast<int64_t>(segment.panel_bytes()),
-          .depth = std::min(depth, segment.columns - k),
-          .x = call.scratch.columns.as<float>() + t * segment.columns + k * count,
+          .depth = std::min(depth, columns - k),
+          .x = x + (t * columns + k * count) * x_bytes,
           .bias = last ? call.weight.bias(segment, panel) : nullptr,
           .y = tile.data(),
           .y_stride = tile.stride(),
@@ -231,9 +290,9 @@ void multiply_dense_panels(const Call& call, const Segment& segment, int64_t pan
 }  // namespace
 
 void multiply_dense(const Call& call, const Segment& segment, int64_t begin, int64_t end) {
-  const int64_t block = block_size(call.tokens, call.ops().max_dense_columns);
+  const int64_t block = block_size(call.tokens, call.dense().max_columns);
   while (begin < end) {
-    const int choice = dense_choice(call.ops(), segment.format, block, end - begin);
+    const int choice = dense_choice(call.dense(), segment.format, block, end - begin);
     multiply_dense_panels(call, segment, begin, choice);
     begin += int64_t{1} << choice;
   }
@@ -413,8 +472,10 @@ Call call_for(const LinearKernels& kernels,
 }  // namespace
 
 LinearKernels linear_kernels(Isa isa) {
-  return {
-      .ops = &table_for(kLinearOps, isa), .tiles = tile_ops_for(isa), .gate = gate_kernel_for(isa)};
+  return {.ops = &table_for(kLinearOps, isa),
+          .dense = &table_for(kDenseOps, isa),
+          .tiles = tile_ops_for(isa),
+          .gate = gate_kernel_for(isa)};
 }
 
 void linear(ThreadPool& pool,

@@ -28,15 +28,18 @@ struct LinearScratch {
   std::array<Quantized, kMaxGroupSizes> quantized;
   Buffer gate_up;              // [tokens, rows] float, where gated_linear() needs it
   Buffer columns;              // float activations in tiles, [tile][column][rows of the tile]
+  Buffer bf16;                 // the same rounded to BF16: DenseTile::x
   std::vector<Buffer> strips;  // unpacked weights, one for each worker
 };
 
+struct DenseOps;
 struct LinearOps;
 struct TileOps;
 
 // The inner kernels of one instruction set.
 struct LinearKernels {
   const LinearOps* ops = nullptr;
+  const DenseOps* dense = nullptr;
   const TileOps* tiles = nullptr;  // nullptr: there is no matrix unit
   GateKernel gate = nullptr;       // gated_linear() alone needs it
 };

@@ -12,7 +12,6 @@ struct I {
 using B = I;
 
 constexpr int kGroupedColumns = 4;  // 4 x 2 sums + 4 weights + 2 broadcasts + 1 mask = 15 of 16
-constexpr int kDenseTiles = 6;      // 6 x 2 sums + 2 weights + 1 broadcast = 15 of 16
 constexpr int kPrefetchBytes = 2048;
 
 template <int kBytes>
@@ -53,14 +52,6 @@ inline __m128i load_16_bytes(const std::byte* at) {
 
 inline F f_from_f16(const std::byte* at) {
   return {_mm256_cvtph_ps(load_16_bytes(at)), _mm256_cvtph_ps(load_16_bytes(at + 16))};
-}
-
-inline __m256 widen_bf16(__m128i halves) {
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
-}
-
-inline F f_from_bf16(const std::byte* at) {
-  return {widen_bf16(load_16_bytes(at)), widen_bf16(load_16_bytes(at + 16))};
 }
 
 inline I i_set(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }

@@ -5,7 +5,6 @@ using F = __m512;
 using I = __m512i;
 using B = __m512i;
 
-constexpr int kDenseTiles = 24;
 constexpr int kPrefetchBytes = 2048;  // ahead in the stream of codes; the panels follow one another
 
 template <int kBytes>
@@ -43,11 +42,6 @@ inline F f_from_i(I x) { return _mm512_cvtepi32_ps(x); }
 
 inline F f_from_f16(const std::byte* at) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));
-}
-
-inline F f_from_bf16(const std::byte* at) {
-  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
 }
 
 inline I i_zero() { return _mm512_setzero_si512(); }

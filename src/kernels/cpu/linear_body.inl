@@ -5,7 +5,7 @@
 //   kByteBase       what i_dot_bytes() takes off every code before it multiplies
 //   kChains         independent sums for a single row, to hide the latency of a product; above 2,
 //                   two to six rows have two each
-//   kDenseTiles     registers of sums of a dense kernel; kGroupedColumns: rows of a grouped one
+//   kGroupedColumns  rows of a kernel
 //   multiply_unit   the products of a few columns: linear_unit.inl, or one for matrix units
 
 // y += the group's sums, scaled and shifted as Backend::linear() states.
@@ -85,42 +85,6 @@ void grouped_tile(const GroupedTile& t) {
   }
 }
 
-template <WeightFormat kFormat>
-inline F load_weights(const std::byte* at) {
-  if constexpr (kFormat == WeightFormat::kF32) return f_load(reinterpret_cast<const float*>(at));
-  if constexpr (kFormat == WeightFormat::kBF16) return f_from_bf16(at);
-  return f_from_f16(at);
-}
-
-template <WeightFormat kFormat, int P, int M>
-void dense_tile(const DenseTile& t) {
-  constexpr int64_t kStep = kPanelRows * (kFormat == WeightFormat::kF32 ? 4 : 2);
-  F y[P][M];
-  QUERN_UNROLL for (int p = 0; p < P; ++p) {
-    QUERN_UNROLL for (int m = 0; m < M; ++m) {
-      y[p][m] = t.resume != 0 ? f_load(t.y + m * t.y_stride + p * kPanelRows) : f_zero();
-    }
-  }
-  const std::byte* weights = t.weights;
-  const float* x = t.x;
-  for (int64_t k = 0; k < t.depth; ++k, weights += kStep, x += M) {
-    F w[P];
-    QUERN_UNROLL for (int p = 0; p < P; ++p) {
-      w[p] = load_weights<kFormat>(weights + p * t.panel_bytes);
-    }
-    QUERN_UNROLL for (int m = 0; m < M; ++m) {
-      const F broadcast = f_set(x[m]);
-      QUERN_UNROLL for (int p = 0; p < P; ++p) y[p][m] = f_fma(w[p], broadcast, y[p][m]);
-    }
-  }
-  QUERN_UNROLL for (int p = 0; p < P; ++p) {
-    QUERN_UNROLL for (int m = 0; m < M; ++m) {
-      if (t.bias != nullptr) y[p][m] = f_add(y[p][m], f_load(t.bias + p * kPanelRows));
-      f_store(t.y + m * t.y_stride + p * kPanelRows, y[p][m]);
-    }
-  }
-}
-
 // Where the codes of 16 columns from `column` go.
 inline int8_t* codes_at(int8_t* codes, const QuantizedLayout& layout, int64_t column) {
   return codes + (column >> 6) * layout.block_stride + (column & 63);
@@ -175,12 +139,6 @@ constexpr GroupedKernel grouped_kernel() {
   return nullptr;
 }
 
-template <WeightFormat kFormat, int P, int M>
-constexpr DenseKernel dense_kernel() {
-  if constexpr (P * M <= kDenseTiles) return dense_tile<kFormat, P, M>;
-  return nullptr;
-}
-
 #define QUERN_GROUPED_COLUMNS(format, offset, unit)                                           \
   {                                                                                           \
     grouped_kernel<format, offset, unit, 1>(), grouped_kernel<format, offset, unit, 2>(),     \
@@ -195,14 +153,6 @@ constexpr DenseKernel dense_kernel() {
     QUERN_GROUPED_UNITS(format, Offsets::kZeros), QUERN_GROUPED_UNITS(format, Offsets::kMinima), \
         QUERN_GROUPED_UNITS(format, Offsets::kOneZero)                                           \
   }
-#define QUERN_DENSE_COLUMNS(format, panels)                                   \
-  {                                                                           \
-    dense_kernel<format, panels, 1>(), dense_kernel<format, panels, 2>(),     \
-        dense_kernel<format, panels, 3>(), dense_kernel<format, panels, 4>(), \
-        dense_kernel<format, panels, 5>(), dense_kernel<format, panels, 6>()  \
-  }
-#define QUERN_DENSE_PANELS(format) \
-  { QUERN_DENSE_COLUMNS(format, 1), QUERN_DENSE_COLUMNS(format, 2), QUERN_DENSE_COLUMNS(format, 4) }
 
 // What every table has; strips are added where they pay.
 constexpr LinearOps kBaseOps = {
@@ -211,9 +161,6 @@ constexpr LinearOps kBaseOps = {
                 QUERN_GROUPED_OFFSETS(WeightFormat::kInt4),
                 QUERN_GROUPED_OFFSETS(WeightFormat::kInt6)},
     .max_grouped_columns = kGroupedColumns,
-    .dense = {QUERN_DENSE_PANELS(WeightFormat::kF32), QUERN_DENSE_PANELS(WeightFormat::kBF16),
-              QUERN_DENSE_PANELS(WeightFormat::kF16)},
-    .max_dense_columns = kDenseTiles < kMaxDenseColumns ? kDenseTiles : kMaxDenseColumns,
     .unpack = nullptr,
     .strip = {},
 };

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/cpu/dense_ops.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/linear_ops.h"
 #include "kernels/cpu/packed.h"
@@ -31,6 +32,8 @@ struct Call {
   bool gated = false;  // out is silu(first segment) * second segment
 
   const LinearOps& ops() const { return *kernels.ops; }
+
+  const DenseOps& dense() const { return *kernels.dense; }
 
   const LinearScratch::Quantized& quantized(int group_size) const {
     return *std::find_if(scratch.quantized.begin(), scratch.quantized.end(),

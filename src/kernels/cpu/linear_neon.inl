@@ -16,7 +16,6 @@ using Short = I;
 
 constexpr int kChains = 2;
 constexpr int kGroupedColumns = 4;  // 4 x 4 sums + 8 weights + 1 broadcast = 25 of 32
-constexpr int kDenseTiles = 6;      // 6 x 4 sums + 4 weights + 1 broadcast = 29 of 32
 constexpr int kPrefetchBytes = 2048;
 
 // r.v[i] = expression for each register i.
@@ -60,10 +59,6 @@ inline uint16x4_t load_4_halves(const std::byte* at) {
 
 inline F f_from_f16(const std::byte* at) {
   QUERN_EACH_REGISTER(F, vcvt_f32_f16(vreinterpret_f16_u16(load_4_halves(at + 8 * i))));
-}
-
-inline F f_from_bf16(const std::byte* at) {
-  QUERN_EACH_REGISTER(F, vreinterpretq_f32_u32(vshll_n_u16(load_4_halves(at + 8 * i), 16)));
 }
 
 inline I i_set(int32_t x) { QUERN_EACH_REGISTER(I, vdupq_n_s32(x)); }

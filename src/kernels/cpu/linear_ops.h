@@ -1,5 +1,5 @@
-// The inner kernels of linear layers, one table for each instruction set. All tables give the same
-// bits.
+// The inner kernels of linear layers with grouped weights, one table for each instruction set. All
+// tables give the same bits.
 #pragma once
 
 #include <cstddef>
@@ -91,25 +91,10 @@ struct StripTile {
   int resume = 0;  // 1: go on from the sums in y, 0: from zero
 };
 
-// P panels of a dense format times M rows of activations over `depth` columns.
-struct DenseTile {
-  const std::byte* weights = nullptr;  // panels panel_bytes apart
-  int64_t panel_bytes = 0;
-  int64_t depth = 0;
-  const float* x = nullptr;     // [depth][M]
-  const float* bias = nullptr;  // [P * 16] or nullptr
-  float* y = nullptr;           // [M][P * 16], rows y_stride apart
-  int64_t y_stride = 0;
-  int resume = 0;  // 1: go on from the sums in y, 0: from zero
-};
-
 inline constexpr int kGroupedFormats = 3;  // kInt8, kInt4, kInt6: WeightFormat minus kInt8
 inline constexpr int kMaxGroupedColumns = 8;
-inline constexpr int kMaxDenseColumns = 6;    // 4 panels x 6 = 24 of 32 registers
-inline constexpr int kDensePanelChoices = 3;  // 1, 2, 4 panels
 
 using GroupedKernel = void (*)(const GroupedTile&);
-using DenseKernel = void (*)(const DenseTile&);
 using StripKernel = void (*)(const StripTile&);
 
 struct LinearOps {
@@ -124,9 +109,6 @@ struct LinearOps {
   // max_grouped_columns.
   GroupedKernel grouped[kGroupedFormats][kOffsetKinds][2][kMaxGroupedColumns];
   int max_grouped_columns;
-  // [format][log2 P][M - 1]; nullptr where the registers do not suffice.
-  DenseKernel dense[3][kDensePanelChoices][kMaxDenseColumns];
-  int max_dense_columns;
   // nullptr where strips do not pay.
   void (*unpack)(const UnpackPanel& panel);
   // [centred, uncentred][zero points, minima][log2 P][M - 1]

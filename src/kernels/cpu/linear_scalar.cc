@@ -17,7 +17,6 @@ using Short = I;
 
 constexpr int kChains = 1;
 constexpr int kGroupedColumns = 4;
-constexpr int kDenseTiles = 4;
 
 inline Short short_begin(const I& sum) { return sum; }
 

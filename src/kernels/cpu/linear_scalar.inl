@@ -73,10 +73,6 @@ inline F f_from_f16(const std::byte* at) {
   return lanes<F>([&](int r) { return f16_to_f32(load_half(at, r)); });
 }
 
-inline F f_from_bf16(const std::byte* at) {
-  return lanes<F>([&](int r) { return bf16_to_f32(load_half(at, r)); });
-}
-
 inline I i_set(int32_t x) {
   return lanes<I>([&](int) { return x; });
 }

@@ -15,6 +15,7 @@
 #include "base/random.h"
 #include "kernels/backend.h"
 #include "kernels/cases.h"
+#include "kernels/cpu/dense_ops.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/linear_ops.h"
 #include "kernels/cpu/packed.h"
@@ -76,13 +77,15 @@ struct Variant {
 
 // Those that this machine runs.
 std::vector<Variant> variants() {
-  std::vector<Variant> all = {
-      {"plain", {&table_for(kLinearOps, Isa::kScalar), &plain::kTileKernels}}};
+  std::vector<Variant> all = {{"plain",
+                               {&table_for(kLinearOps, Isa::kScalar),
+                                &table_for(kDenseOps, Isa::kScalar), &plain::kTileKernels}}};
 #if defined(__x86_64__)
   if (isa_supported(Isa::kAvx512Vnni)) {
     const LinearOps* ops = &table_for(kLinearOps, Isa::kAvx512Vnni);
-    all.push_back({"avx512", {ops, &avx512::kTileKernels}});
-    all.push_back({"amx", {ops, tile_ops_for(Isa::kAmx)}});
+    const DenseOps* dense = &table_for(kDenseOps, Isa::kAvx512);
+    all.push_back({"avx512", {ops, dense, &avx512::kTileKernels}});
+    all.push_back({"amx", {ops, dense, tile_ops_for(Isa::kAmx)}});
   }
 #endif
   return all;

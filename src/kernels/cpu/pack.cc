@@ -20,7 +20,14 @@ WeightFormat dense_format(const Weight& weight, Precision precision) {
   if (precision == Precision::kBF16) return WeightFormat::kBF16;
   const auto* dense = std::get_if<DenseWeight>(&weight);
   if (dense == nullptr || dense->values.dtype == DType::kF32) return WeightFormat::kF32;
-  return dense->values.dtype == DType::kBF16 ? WeightFormat::kBF16 : WeightFormat::kF16;
+  if (dense->values.dtype == DType::kF16) return WeightFormat::kF16;
+  return precision == Precision::kFast ? WeightFormat::kBF16 : WeightFormat::kF32;
+}
+
+// Where number k of a row lies among those of its panel.
+int64_t dense_place(WeightFormat format, int64_t lane, int64_t k) {
+  if (format != WeightFormat::kBF16) return k * kPanelRows + lane;
+  return (k / 2 * kPanelRows + lane) * 2 + k % 2;
 }
 
 // Row `row` of the weight into lane `row % 16` of its panel. Returns whether nothing was rounded.
@@ -36,7 +43,7 @@ bool pack_dense_row(const Weight& weight,
   bool exact = true;
   for (int64_t k = 0; k < segment.columns; ++k) {
     const float value = scratch[static_cast<size_t>(k)];
-    const int64_t at = k * kPanelRows + lane;
+    const int64_t at = dense_place(segment.format, lane, k);
     if (segment.format == WeightFormat::kF32) {
       std::memcpy(panel + 4 * at, &value, sizeof value);
       continue;
@@ -178,7 +185,7 @@ void embed_dense(const Segment& segment, int64_t row, float* out) {
   const int64_t lane = row % kPanelRows;
   const std::byte* panel = segment.panel(row / kPanelRows);
   for (int64_t k = 0; k < segment.columns; ++k) {
-    const int64_t at = k * kPanelRows + lane;
+    const int64_t at = dense_place(segment.format, lane, k);
     if (segment.format == WeightFormat::kF32) {
       std::memcpy(&out[k], panel + 4 * at, sizeof(float));
       continue;
@@ -232,6 +239,7 @@ size_t Segment::panel_bytes() const {
     case WeightFormat::kF32:
       return 4 * numbers;
     case WeightFormat::kBF16:
+      return 4 * static_cast<size_t>((columns + 1) / 2 * kPanelRows);
     case WeightFormat::kF16:
       return 2 * numbers;
     case WeightFormat::kInt8:

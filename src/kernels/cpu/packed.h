@@ -1,7 +1,8 @@
 // Weights of a linear layer as the CPU kernels stream them: panels of 16 rows.
 //
 // A panel holds rows 16 p .. 16 p + 15 of one segment (rows past the end are zero) and all columns:
-//   kF32, kBF16, kF16  [column][16 rows]
+//   kF32, kF16         [column][16 rows]
+//   kBF16              [column / 2][16 rows][2], zero past the last column
 //   kInt8              blocks of 4 columns, 64 bytes: row r has bytes 4 r .. 4 r + 3
 //   kInt4              blocks of 8 columns, 64 bytes: of row r's 4 bytes the low nibbles are
 //   columns

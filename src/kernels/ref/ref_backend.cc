@@ -18,6 +18,7 @@ namespace {
 struct Part {
   int64_t rows = 0;
   FloatMatrix dense;      // when codes are not kept
+  bool bf16 = false;      // dense holds BF16 numbers, which meet activations rounded to BF16
   GroupedWeight grouped;  // group_size == 0: dense
 };
 
@@ -68,7 +69,7 @@ std::string round_in_place(GroupedWeight& weight) {
 }
 
 void append_part(RefWeight& packed, const Weight& weight, Precision precision) {
-  Part part{.rows = weight_rows(weight), .dense = {}, .grouped = {}};
+  Part part{.rows = weight_rows(weight), .dense = {}, .bf16 = false, .grouped = {}};
   const int64_t columns = weight_columns(weight);
   const auto* grouped = std::get_if<GroupedWeight>(&weight);
   if (grouped != nullptr && precision == Precision::kFast) {
@@ -79,6 +80,9 @@ void append_part(RefWeight& packed, const Weight& weight, Precision precision) {
     return;
   }
   part.dense = widen(weight);
+  const auto* dense = std::get_if<DenseWeight>(&weight);
+  const bool stored = dense != nullptr && dense->values.dtype == DType::kBF16;
+  part.bf16 = precision == Precision::kBF16 || (precision == Precision::kFast && stored);
   bool exact = true;
   if (precision == Precision::kBF16) {
     for (int64_t i = 0; i < part.rows * columns; ++i) {
@@ -149,8 +153,26 @@ float dot_dense(const float* w, const float* x, int64_t columns) {
   return y;
 }
 
+// Both hold BF16 numbers.
+float dot_pairs(const float* w, const float* x, int64_t columns) {
+  float y = 0;
+  for (int64_t k = 0; k < columns; k += 2) {
+    const bool both = k + 1 < columns;
+    y = std::fma(both ? w[k + 1] : 0.0f, both ? x[k + 1] : 0.0f, y);
+    y = std::fma(w[k], x[k], y);
+  }
+  return y;
+}
+
 // out[0 .. part.rows) for one row of activations.
 void multiply_row(float* out, const float* x, const Part& part, int64_t columns) {
+  if (part.bf16) {
+    std::vector<float> rounded(x, x + columns);
+    for (float& value : rounded) value = bf16_to_f32(f32_to_bf16(value));
+    for (int64_t n = 0; n < part.rows; ++n)
+      out[n] = dot_pairs(part.dense.row(n), rounded.data(), columns);
+    return;
+  }
   if (part.grouped.group_size == 0) {
     for (int64_t n = 0; n < part.rows; ++n) out[n] = dot_dense(part.dense.row(n), x, columns);
     return;
