@@ -4,6 +4,7 @@
 // runs the cases of kernels/cases.h whose names hold one of the parts (all without any).
 #include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <CLI/CLI.hpp>

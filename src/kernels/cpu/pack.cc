@@ -80,22 +80,55 @@ int64_t byte_place(int64_t lane, int64_t k) {
   return k / kByteBlock * kBlockBytes + lane * 4 + k % kByteBlock;
 }
 
+// Four codes, those of columns k .. k + 3, one a byte.
+uint32_t four_codes(const uint8_t* codes, int64_t k) {
+  uint32_t four = 0;
+  std::memcpy(&four, codes + k, sizeof four);
+  return four;
+}
+
+constexpr uint32_t kLowNibbles = 0x0f0f0f0f;
+constexpr uint32_t kLowPairs = 0x03030303;
+
+// The three words of 16 columns of kInt6 from their codes, four a word.
+void pack_six_bits(uint8_t* to, const uint32_t (&codes)[4]) {
+  const auto upper = [&](int i) { return (codes[i] >> 4 & kLowPairs) << 2 * i; };
+  const uint32_t words[3] = {(codes[0] & kLowNibbles) | (codes[1] & kLowNibbles) << 4,
+                             (codes[2] & kLowNibbles) | (codes[3] & kLowNibbles) << 4,
+                             upper(0) | upper(1) | upper(2) | upper(3)};
+  for (int i = 0; i < 3; ++i) std::memcpy(to + i * kBlockBytes, &words[i], sizeof words[i]);
+}
+
+// Whole blocks: a row's four bytes of each at once.
 void pack_codes_row(const GroupedWeight& weight, int64_t row, const Segment& segment) {
   const uint8_t* codes = weight.codes.data() + row * weight.columns;
-  auto* panel =
-      segment.codes.as<uint8_t>() + static_cast<size_t>(row / kPanelRows) * segment.panel_bytes();
-  const int64_t lane = row % kPanelRows;
-  const auto put = [panel](CodePlace place, int bits) {
-    panel[place.byte] = static_cast<uint8_t>(panel[place.byte] | bits << place.shift);
-  };
-  for (int64_t k = 0; k < weight.columns; ++k) {
-    if (segment.format == WeightFormat::kInt8) {
-      panel[byte_place(lane, k)] = codes[k];
-      continue;
-    }
-    QUERN_CHECK(codes[k] < (segment.format == WeightFormat::kInt4 ? 16 : 64));
-    put(nibble_place(segment.format, lane, k), codes[k] & 15);
-    if (segment.format == WeightFormat::kInt6) put(pair_place(lane, k), codes[k] >> 4);
+  uint8_t* to = segment.codes.as<uint8_t>() +
+                static_cast<size_t>(row / kPanelRows) * segment.panel_bytes() +
+                row % kPanelRows * 4;
+  uint32_t seen = 0;
+  switch (segment.format) {
+    case WeightFormat::kInt4:
+      for (int64_t k = 0; k < weight.columns; k += kNibbleBlock, to += kBlockBytes) {
+        const uint32_t low = four_codes(codes, k);
+        const uint32_t high = four_codes(codes, k + 4);
+        seen |= low | high;
+        const uint32_t word = low | high << 4;
+        std::memcpy(to, &word, sizeof word);
+      }
+      QUERN_CHECK((seen & ~kLowNibbles) == 0);
+      return;
+    case WeightFormat::kInt6:
+      for (int64_t k = 0; k < weight.columns; k += kSixBlock, to += 3 * kBlockBytes) {
+        const uint32_t words[4] = {four_codes(codes, k), four_codes(codes, k + 4),
+                                   four_codes(codes, k + 8), four_codes(codes, k + 12)};
+        seen |= words[0] | words[1] | words[2] | words[3];
+        pack_six_bits(to, words);
+      }
+      QUERN_CHECK((seen & ~(kLowNibbles | kLowPairs << 4)) == 0);
+      return;
+    default:
+      for (int64_t k = 0; k < weight.columns; k += kByteBlock, to += kBlockBytes)
+        std::memcpy(to, codes + k, kByteBlock);
   }
 }
 

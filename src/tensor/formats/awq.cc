@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "base/checked.h"
+#include "base/clones.h"
 #include "tensor/formats/packed_scales.h"
 
 namespace quern {
@@ -32,18 +33,34 @@ Error wrong(std::string_view name, std::string_view message) {
   return {ErrorCode::kInvalidArgument, fmt::format("{}: {}", name, message)};
 }
 
+constexpr int64_t kTogether = 16;  // rows whose codes of a channel are written at once
+
+// Channel j of kTogether words, whose codes lie j * stride behind `codes`.
+QUERN_CLONES
+void split_channels(const uint32_t* words, uint8_t* codes, int64_t stride) {
+  for (size_t j = 0; j < kPerWord; ++j, codes += stride) {
+    for (int64_t i = 0; i < kTogether; ++i) codes[i] = channel_of(words[i], j);
+  }
+}
+
 // Unpacks [rows, columns / 8] words into codes[columns][rows].
 void unpack_transposed(std::span<const std::byte> words,
                        int64_t rows,
                        int64_t columns,
                        uint8_t* codes) {
   const int64_t word_columns = columns / kPerWord;
-  for (int64_t c = 0; c < word_columns; ++c) {
-    for (int64_t r = 0; r < rows; ++r) {
+  for (int64_t c = 0; c < word_columns; ++c, codes += kPerWord * rows) {
+    int64_t r = 0;
+    for (; r + kTogether <= rows; r += kTogether) {
+      std::array<uint32_t, kTogether> together;
+      for (int64_t i = 0; i < kTogether; ++i)
+        together[static_cast<size_t>(i)] = load_word(words, (r + i) * word_columns + c);
+      split_channels(together.data(), codes + r, rows);
+    }
+    for (; r < rows; ++r) {
       const uint32_t word = load_word(words, r * word_columns + c);
-      for (size_t j = 0; j < kPerWord; ++j) {
-        codes[(c * kPerWord + static_cast<int64_t>(j)) * rows + r] = channel_of(word, j);
-      }
+      for (size_t j = 0; j < kPerWord; ++j)
+        codes[static_cast<int64_t>(j) * rows + r] = channel_of(word, j);
     }
   }
 }
