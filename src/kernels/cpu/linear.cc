@@ -53,8 +53,14 @@ bool uses_strips(const LinearOps& ops, int64_t tokens) {
 // Rows of activations start in different sets of the first-level cache.
 int64_t code_stride(int64_t columns) { return (columns + 63) / 64 * 64 + 64; }
 
+// Whether rows of activations are multiplied in tiles by LinearOps::together.
+bool goes_together(const LinearOps& ops, int64_t tokens) {
+  return ops.goes_together && tokens >= kMinTogether && !uses_strips(ops, tokens);
+}
+
 ActivationLayout layout_for(const LinearKernels& kernels, const CpuWeight& weight, int64_t tokens) {
-  if (uses_tiles(kernels, weight, tokens)) return tile_layout(tokens, weight.columns());
+  if (uses_tiles(kernels, weight, tokens) || goes_together(*kernels.ops, tokens))
+    return tile_layout(tokens, weight.columns());
   return {.tiles = tokens,
           .stride = code_stride(weight.columns()),
           .flip = static_cast<uint8_t>(uses_strips(*kernels.ops, tokens) ? 0x80 : 0)};
@@ -168,15 +174,22 @@ void prepare(ThreadPool& pool, const Call& call, Tensor x) {
 }
 
 // Where a kernel writes: the output itself or, for the last panel of a segment whose rows are no
-// multiple of 16, a tile whose valid part is copied.
+// multiple of 16 and the last tile of tokens, a tile whose valid part is copied.
 class OutputTile {
  public:
-  OutputTile(Tensor out, int64_t row, int64_t token, int64_t rows, int64_t tokens, int64_t width)
+  // `rows` and `tokens` of the kernel's `width` and `height` exist.
+  OutputTile(Tensor out,
+             int64_t row,
+             int64_t token,
+             int64_t rows,
+             int64_t tokens,
+             int64_t width,
+             int64_t height)
       : to_(out.f32_row(token) + row),
         stride_(out.row_stride),
         rows_(rows),
         tokens_(tokens),
-        direct_(rows == width) {}
+        direct_(rows == width && tokens == height) {}
 
   float* data() { return direct_ ? to_ : tile_; }
 
@@ -203,7 +216,7 @@ class OutputTile {
   int64_t rows_;
   int64_t tokens_;
   bool direct_;
-  alignas(64) float tile_[kMaxGroupedColumns * kMaxWidth];
+  alignas(64) float tile_[kMaxTogether * kMaxWidth];
 };
 
 // Valid rows of `count` panels from `panel`.
@@ -211,36 +224,50 @@ int64_t rows_from(const Segment& segment, int64_t panel, int64_t count) {
   return std::min((panel + count) * kPanelRows, segment.rows) - panel * kPanelRows;
 }
 
-void multiply_grouped(const Call& call, const Segment& segment, int64_t begin, int64_t end) {
+// Panel p times the rows of activations from the t-th, by the kernel for `height` rows.
+void run_grouped(const Call& call,
+                 const Segment& segment,
+                 int64_t p,
+                 int64_t t,
+                 int64_t height,
+                 GroupedKernel kernel) {
   const LinearScratch::Quantized& x = call.quantized(segment.group_size);
+  const int64_t count = std::min(height, call.tokens - t);
+  OutputTile tile(call.out, segment.row_begin + p * kPanelRows, t, rows_from(segment, p, 1), count,
+                  kPanelRows, height);
+  kernel({
+      .codes = reinterpret_cast<const uint8_t*>(segment.panel(p)),
+      .scales = segment.panel_scales(p),
+      .groups = segment.groups(),
+      .group_size = segment.group_size,
+      .scale_unit = segment.scale_unit,
+      .minimum_unit = segment.minimum_unit,
+      .zero = segment.zero,
+      .x = x.codes.as<int8_t>() + t / call.layout.tokens * call.layout.stride,
+      .x_stride = call.layout.stride,
+      .x_groups = x.groups.as<ActivationGroup>() + t * segment.groups(),
+      .group_stride = segment.groups(),
+      .bias = call.weight.bias(segment, p),
+      .y = tile.data(),
+      .y_stride = tile.stride(),
+  });
+  tile.finish();
+}
+
+void multiply_grouped(const Call& call, const Segment& segment, int64_t begin, int64_t end) {
   const int format = static_cast<int>(segment.format) - static_cast<int>(WeightFormat::kInt8);
-  const auto& kernels =
-      call.ops()
-          .grouped[format][static_cast<int>(segment.offsets)][segment.group_size % 32 == 0 ? 1 : 0];
-  const int64_t block = block_size(call.tokens, call.ops().max_grouped_columns);
+  const auto offsets = static_cast<int>(segment.offsets);
+  const int64_t together = call.layout.tokens;
+  const int unit = segment.group_size % 32 == 0 ? 1 : 0;
+  const auto& kernels = call.ops().grouped[format][offsets][unit];
+  const int64_t block =
+      together > 1 ? together : block_size(call.tokens, call.ops().max_grouped_columns);
   for (int64_t t = 0; t < call.tokens; t += block) {
-    const int64_t count = std::min(block, call.tokens - t);
-    for (int64_t p = begin; p < end; ++p) {
-      OutputTile tile(call.out, segment.row_begin + p * kPanelRows, t, rows_from(segment, p, 1),
-                      count, kPanelRows);
-      kernels[count - 1]({
-          .codes = reinterpret_cast<const uint8_t*>(segment.panel(p)),
-          .scales = segment.panel_scales(p),
-          .groups = segment.groups(),
-          .group_size = segment.group_size,
-          .scale_unit = segment.scale_unit,
-          .minimum_unit = segment.minimum_unit,
-          .zero = segment.zero,
-          .x = x.codes.as<int8_t>() + t * call.layout.stride,
-          .x_stride = call.layout.stride,
-          .x_groups = x.groups.as<ActivationGroup>() + t * segment.groups(),
-          .group_stride = segment.groups(),
-          .bias = call.weight.bias(segment, p),
-          .y = tile.data(),
-          .y_stride = tile.stride(),
-      });
-      tile.finish();
-    }
+    const int64_t height = together > 1 ? together : std::min(block, call.tokens - t);
+    const GroupedKernel kernel =
+        together > 1 ? call.ops().together[format][offsets][unit][together - kMinTogether]
+                     : kernels[height - 1];
+    for (int64_t p = begin; p < end; ++p) run_grouped(call, segment, p, t, height, kernel);
   }
 }
 
@@ -270,7 +297,7 @@ void multiply_dense_panels(const Call& call, const Segment& segment, int64_t pan
     for (int64_t t = 0; t < call.tokens; t += block) {
       const int64_t count = std::min(block, call.tokens - t);
       OutputTile tile(call.out, segment.row_begin + panel * kPanelRows, t,
-                      rows_from(segment, panel, panels), count, width);
+                      rows_from(segment, panel, panels), count, width, count);
       if (k > 0) tile.resume();
       call.dense().kernels[static_cast<int>(segment.format)][choice][count - 1]({
           .weights = segment.panel(panel) + k * kPanelRows * number_bytes,
@@ -338,7 +365,7 @@ void multiply_strip(const Call& call,
   for (int64_t t = job.token_begin; t < job.token_end; t += block) {
     const int64_t count = std::min(block, job.token_end - t);
     OutputTile tile(call.out, segment.row_begin + job.panel * kPanelRows, t,
-                    rows_from(segment, job.panel, panels), count, panels * kPanelRows);
+                    rows_from(segment, job.panel, panels), count, panels * kPanelRows, count);
     if (group_begin > 0) tile.resume();
     kernels[count - 1]({
         .strip = strip,

@@ -6,6 +6,7 @@
 #endif
 #include <bit>
 #include <cstring>
+#include <utility>
 
 #include <immintrin.h>
 
@@ -60,14 +61,40 @@ inline I short_end(I, Short sum) { return sum; }
 #include "kernels/cpu/strip_vnni.inl"
 // clang-format on
 
-constexpr LinearOps with_strips() {
+// Up to 16 rows: their sums are half of the registers, and every code is unpacked once for them.
+template <WeightFormat kFormat, Offsets kOffsets, int kUnit, int... kRows>
+constexpr void add_together(LinearOps& ops, std::integer_sequence<int, kRows...> /*rows*/) {
+  constexpr int kPlace = static_cast<int>(kFormat) - static_cast<int>(WeightFormat::kInt8);
+  auto& to = ops.together[kPlace][static_cast<int>(kOffsets)][kUnit == 16 ? 0 : 1];
+  ((to[kRows] = grouped_tile<kFormat, kOffsets, kUnit, kMinTogether + kRows, true>), ...);
+}
+
+template <WeightFormat kFormat, Offsets kOffsets>
+constexpr void add_together(LinearOps& ops) {
+  constexpr std::make_integer_sequence<int, kMaxTogether - kMinTogether + 1> kRows;
+  add_together<kFormat, kOffsets, 16>(ops, kRows);
+  add_together<kFormat, kOffsets, 32>(ops, kRows);
+}
+
+template <WeightFormat kFormat>
+constexpr void add_together(LinearOps& ops) {
+  add_together<kFormat, Offsets::kZeros>(ops);
+  add_together<kFormat, Offsets::kMinima>(ops);
+  add_together<kFormat, Offsets::kOneZero>(ops);
+}
+
+constexpr LinearOps all_ops() {
   LinearOps ops = kBaseOps;
+  add_together<WeightFormat::kInt8>(ops);
+  add_together<WeightFormat::kInt4>(ops);
+  add_together<WeightFormat::kInt6>(ops);
+  ops.goes_together = true;
   ops.unpack = unpack_panel;
   add_strip_kernels(ops);
   return ops;
 }
 
-constexpr LinearOps kOps = with_strips();
+constexpr LinearOps kOps = all_ops();
 
 }  // namespace
 

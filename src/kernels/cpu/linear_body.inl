@@ -8,42 +8,54 @@
 //   kGroupedColumns  rows of a kernel
 //   multiply_unit   the products of a few columns: linear_unit.inl, or one for matrix units
 
-// y += the group's sums, scaled and shifted as Backend::linear() states.
-template <Offsets kOffsets, int M, int kSums>
-inline void apply_group(F (&y)[M],
-                        const I (&c)[M][kSums],
-                        const GroupedTile& t,
-                        const std::byte* record,
-                        int64_t group) {
-  const F scale = f_mul(f_from_f16(record), f_set(t.scale_unit));
-  const ActivationGroup* a = t.x_groups + group;
+// What the sums of a group begin with: the zero points' part, and what i_dot_bytes() takes off.
+template <WeightFormat kFormat, Offsets kOffsets, int M, int kSums>
+[[gnu::always_inline]] inline void begin_group(I (&c)[M][kSums],
+                                               const GroupedTile& t,
+                                               const std::byte* record,
+                                               const ActivationGroup* a,
+                                               int64_t group_stride) {
+  constexpr int kBase = kFormat == WeightFormat::kInt8 ? kByteBase : 0;
+  QUERN_UNROLL for (int m = 0; m < M; ++m) {
+    QUERN_UNROLL for (int i = 0; i < kSums; ++i) c[m][i] = i_zero();
+  }
   if constexpr (kOffsets == Offsets::kOneZero) {
     QUERN_UNROLL for (int m = 0; m < M; ++m) {
-      I sum = c[m][0];
-      QUERN_UNROLL for (int i = 1; i < kSums; ++i) sum = i_add(sum, c[m][i]);
-      const ActivationGroup& at = a[m * t.group_stride];
-      sum = i_add(sum, i_set(-t.zero * at.sum));
-      y[m] = f_fma(scale, f_mul(f_from_i(sum), f_set(at.step)), y[m]);
-    }
-  } else if constexpr (kOffsets == Offsets::kZeros) {
-    const I zero = i_from_u8(record + 2 * kPanelRows);
-    const I pairs = i_or(zero, i_shift_left<16 + 7>(zero));  // (zero, 128 * zero)
-    QUERN_UNROLL for (int m = 0; m < M; ++m) {
-      I sum = c[m][0];
-      QUERN_UNROLL for (int i = 1; i < kSums; ++i) sum = i_add(sum, c[m][i]);
-      const ActivationGroup& at = a[m * t.group_stride];
-      sum = i_dot_halves(sum, pairs, at.negative_sum);
-      y[m] = f_fma(scale, f_mul(f_from_i(sum), f_set(at.step)), y[m]);
+      c[m][0] = i_set((kBase - t.zero) * a[m * group_stride].sum);
     }
   } else {
-    const F minimum = f_mul(f_from_f16(record + 2 * kPanelRows), f_set(t.minimum_unit));
-    QUERN_UNROLL for (int m = 0; m < M; ++m) {
-      I sum = c[m][0];
-      QUERN_UNROLL for (int i = 1; i < kSums; ++i) sum = i_add(sum, c[m][i]);
-      const ActivationGroup& at = a[m * t.group_stride];
-      y[m] = f_fma(scale, f_mul(f_from_i(sum), f_set(at.step)), y[m]);
-      y[m] = f_fma(minimum, f_set(at.sum_times_step), y[m]);
+    if constexpr (kBase != 0) {
+      QUERN_UNROLL for (int m = 0; m < M; ++m) c[m][0] = i_set(kBase * a[m * group_stride].sum);
     }
+    if constexpr (kOffsets == Offsets::kZeros) {
+      const I zero = i_from_u8(record + 2 * kPanelRows);
+      const I pairs = i_or(zero, i_shift_left<16 + 7>(zero));  // (zero, 128 * zero)
+      QUERN_UNROLL for (int m = 0; m < M; ++m) {
+        c[m][0] = i_dot_halves(c[m][0], pairs, a[m * group_stride].negative_sum);
+      }
+    }
+  }
+}
+
+// y += the group's sums, scaled and shifted as Backend::linear() states.
+template <Offsets kOffsets, int M, int kSums>
+[[gnu::always_inline]] inline void apply_group(F (&y)[M],
+                                               const I (&c)[M][kSums],
+                                               const GroupedTile& t,
+                                               const std::byte* record,
+                                               const ActivationGroup* a,
+                                               int64_t group_stride) {
+  const F scale = f_mul(f_from_f16(record), f_set(t.scale_unit));
+  F minimum = f_zero();
+  if constexpr (kOffsets == Offsets::kMinima)
+    minimum = f_mul(f_from_f16(record + 2 * kPanelRows), f_set(t.minimum_unit));
+  QUERN_UNROLL for (int m = 0; m < M; ++m) {
+    I sum = c[m][0];
+    QUERN_UNROLL for (int i = 1; i < kSums; ++i) sum = i_add(sum, c[m][i]);
+    const ActivationGroup& at = a[m * group_stride];
+    y[m] = f_fma(scale, f_mul(f_from_i(sum), f_set(at.step)), y[m]);
+    if constexpr (kOffsets == Offsets::kMinima)
+      y[m] = f_fma(minimum, f_set(at.sum_times_step), y[m]);
   }
 }
 
@@ -54,30 +66,32 @@ constexpr int code_bytes(int columns) {
   return kFormat == WeightFormat::kInt4 ? columns * kPanelRows / 2 : columns * kPanelRows / 4 * 3;
 }
 
-template <WeightFormat kFormat, Offsets kOffsets, int kUnit, int M>
+// kTogether: the M rows of activations lie as one tile, [columns / 64][M][64], [groups][M].
+template <WeightFormat kFormat, Offsets kOffsets, int kUnit, int M, bool kTogether>
 void grouped_tile(const GroupedTile& t) {
   constexpr int kSums = M == 1 ? kChains : M <= 6 && kChains > 2 ? 2 : 1;
   constexpr int kUnitBytes = code_bytes<kFormat>(kUnit);
   constexpr int kRecordBytes = kOffsets == Offsets::kZeros    ? 48
                                : kOffsets == Offsets::kMinima ? 64
                                                               : 32;
+  const int64_t x_stride = kTogether ? 64 : t.x_stride;
+  const int64_t group_stride = kTogether ? 1 : t.group_stride;
   F y[M];
   QUERN_UNROLL for (int m = 0; m < M; ++m) y[m] = f_zero();
   const uint8_t* codes = t.codes;
   const std::byte* record = t.scales;
-  for (int64_t g = 0; g < t.groups; ++g, record += kRecordBytes) {
+  const ActivationGroup* a = t.x_groups;
+  int64_t column = 0;
+  for (int64_t g = 0; g < t.groups; ++g, record += kRecordBytes, a += kTogether ? M : 1) {
     I c[M][kSums];
-    QUERN_UNROLL for (int m = 0; m < M; ++m) {
-      QUERN_UNROLL for (int i = 0; i < kSums; ++i) c[m][i] = i_zero();
-      if constexpr (kFormat == WeightFormat::kInt8 && kByteBase != 0)
-        c[m][0] = i_set(kByteBase * t.x_groups[m * t.group_stride + g].sum);
-    }
-    const int8_t* x = t.x + g * t.group_size;
-    for (int u = 0; u < t.group_size; u += kUnit, codes += kUnitBytes) {
+    begin_group<kFormat, kOffsets, M, kSums>(c, t, record, a, group_stride);
+    for (const int64_t end = column + t.group_size; column < end;
+         column += kUnit, codes += kUnitBytes) {
       prefetch<kUnitBytes>(codes + kPrefetchBytes);
-      multiply_unit<kFormat, kUnit, M, kSums>(c, codes, x + u, t.x_stride);
+      const int64_t at = kTogether ? (column >> 6) * 64 * M + (column & 63) : column;
+      multiply_unit<kFormat, kUnit, M, kSums>(c, codes, t.x + at, x_stride);
     }
-    apply_group<kOffsets, M, kSums>(y, c, t, record, g);
+    apply_group<kOffsets, M, kSums>(y, c, t, record, a, group_stride);
   }
   QUERN_UNROLL for (int m = 0; m < M; ++m) {
     if (t.bias != nullptr) y[m] = f_add(y[m], f_load(t.bias));
@@ -135,7 +149,7 @@ inline void quantize_row(const float* x,
 
 template <WeightFormat kFormat, Offsets kOffsets, int kUnit, int M>
 constexpr GroupedKernel grouped_kernel() {
-  if constexpr (M <= kGroupedColumns) return grouped_tile<kFormat, kOffsets, kUnit, M>;
+  if constexpr (M <= kGroupedColumns) return grouped_tile<kFormat, kOffsets, kUnit, M, false>;
   return nullptr;
 }
 
@@ -161,6 +175,8 @@ constexpr LinearOps kBaseOps = {
                 QUERN_GROUPED_OFFSETS(WeightFormat::kInt4),
                 QUERN_GROUPED_OFFSETS(WeightFormat::kInt6)},
     .max_grouped_columns = kGroupedColumns,
+    .together = {},
+    .goes_together = false,
     .unpack = nullptr,
     .strip = {},
 };

@@ -93,6 +93,8 @@ struct StripTile {
 
 inline constexpr int kGroupedFormats = 3;  // kInt8, kInt4, kInt6: WeightFormat minus kInt8
 inline constexpr int kMaxGroupedColumns = 8;
+inline constexpr int kMinTogether = 8;
+inline constexpr int kMaxTogether = 16;
 
 using GroupedKernel = void (*)(const GroupedTile&);
 using StripKernel = void (*)(const StripTile&);
@@ -109,6 +111,10 @@ struct LinearOps {
   // max_grouped_columns.
   GroupedKernel grouped[kGroupedFormats][kOffsetKinds][2][kMaxGroupedColumns];
   int max_grouped_columns;
+  // More rows at once, which lie as one tile: codes [columns / 64][M][64], groups [groups][M].
+  // [format][Offsets][groups of 16, groups of a multiple of 32][M - kMinTogether].
+  GroupedKernel together[kGroupedFormats][kOffsetKinds][2][kMaxTogether - kMinTogether + 1];
+  bool goes_together;  // whether there are any
   // nullptr where strips do not pay.
   void (*unpack)(const UnpackPanel& panel);
   // [centred, uncentred][zero points, minima][log2 P][M - 1]
