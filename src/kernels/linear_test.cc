@@ -63,12 +63,15 @@ TEST_P(LinearOnEveryIsa, EqualsTheReferenceBitForBit) {
     const FloatMatrix x = random_matrix(kTokenCounts.back(), shape.columns, kSeed + 6);
     const FloatMatrix expected = run_linear(*ref, *pack_one(*ref, weight, bias_span), x);
     for (const std::string_view isa : supported_isas()) {
-      const auto cpu = make("cpu", 2, isa);
-      const auto packed = pack_one(*cpu, weight, bias_span);
-      for (const int64_t tokens : kTokenCounts) {
-        const FloatMatrix got = run_linear(*cpu, *packed, some_rows(x, 0, tokens));
-        ASSERT_EQ(first_difference(got, expected), -1)
-            << shape.name << " " << isa << " tokens " << tokens << " bits " << bits;
+      for (const int threads : {1, 2}) {  // the way of a product depends on how it divides
+        const auto cpu = make("cpu", threads, isa);
+        const auto packed = pack_one(*cpu, weight, bias_span);
+        for (const int64_t tokens : kTokenCounts) {
+          const FloatMatrix got = run_linear(*cpu, *packed, some_rows(x, 0, tokens));
+          ASSERT_EQ(first_difference(got, expected), -1)
+              << shape.name << " " << isa << ", " << threads << " threads, " << tokens
+              << " tokens, " << bits << " bits";
+        }
       }
     }
   }

@@ -45,25 +45,49 @@ constexpr int64_t kMinStripTokens = 64;  // fewer do not repay the unpacking
 constexpr int64_t kStripDepth = 6144;    // x 64 rows = 384 KB of L2
 constexpr int64_t kStripJobTokens = 96;  // unpacking again for each job stays below a tenth
 constexpr int64_t kStripJobsPerThread = 4;
+constexpr int64_t kStripJobsPerIdle = 32;  // more than this share of the time idle, and tiles win
 
-bool uses_strips(const LinearOps& ops, int64_t tokens) {
-  return ops.unpack != nullptr && tokens >= kMinStripTokens;
+int64_t strips_of(const Segment& segment) { return ceil_div(segment.panels(), kStripPanels); }
+
+int64_t strips_of(const CpuWeight& weight) {
+  int64_t strips = 0;
+  for (const Segment& segment : weight.segments()) strips += strips_of(segment);
+  return strips;
+}
+
+// The parts that the rows of activations are cut into, so that there are jobs for all workers.
+int64_t strip_parts(const CpuWeight& weight, int64_t tokens, int threads) {
+  const int64_t wanted = ceil_div(kStripJobsPerThread * threads, strips_of(weight));
+  return std::clamp<int64_t>(tokens / kStripJobTokens, 1, wanted);
+}
+
+// Tiles of rows were measured to be as fast in short groups and in 8 bits, and they divide into
+// smaller jobs.
+bool uses_strips(const LinearOps& ops, const CpuWeight& weight, int64_t tokens, int threads) {
+  if (ops.unpack == nullptr || tokens < kMinStripTokens) return false;
+  const auto segments = weight.segments();
+  const bool pays = std::all_of(segments.begin(), segments.end(), [](const Segment& s) {
+    return s.group_size == 16 || (s.group_size >= 64 && s.format == WeightFormat::kInt4);
+  });
+  const int64_t jobs = strips_of(weight) * strip_parts(weight, tokens, threads);
+  const int64_t slots = ceil_div(jobs, threads) * threads;
+  return pays && slots - jobs <= jobs / kStripJobsPerIdle;
+}
+
+Way way_for(const LinearKernels& kernels, const CpuWeight& weight, int64_t tokens, int threads) {
+  if (uses_tiles(kernels, weight, tokens)) return Way::kTiles;
+  if (uses_strips(*kernels.ops, weight, tokens, threads)) return Way::kStrips;
+  return kernels.ops->goes_together && tokens >= kMinTogether ? Way::kTogether : Way::kRows;
 }
 
 // Rows of activations start in different sets of the first-level cache.
 int64_t code_stride(int64_t columns) { return (columns + 63) / 64 * 64 + 64; }
 
-// Whether rows of activations are multiplied in tiles by LinearOps::together.
-bool goes_together(const LinearOps& ops, int64_t tokens) {
-  return ops.goes_together && tokens >= kMinTogether && !uses_strips(ops, tokens);
-}
-
-ActivationLayout layout_for(const LinearKernels& kernels, const CpuWeight& weight, int64_t tokens) {
-  if (uses_tiles(kernels, weight, tokens) || goes_together(*kernels.ops, tokens))
-    return tile_layout(tokens, weight.columns());
+ActivationLayout layout_for(Way way, int64_t tokens, int64_t columns) {
+  if (way == Way::kTiles || way == Way::kTogether) return tile_layout(tokens, columns);
   return {.tiles = tokens,
-          .stride = code_stride(weight.columns()),
-          .flip = static_cast<uint8_t>(uses_strips(*kernels.ops, tokens) ? 0x80 : 0)};
+          .stride = code_stride(columns),
+          .flip = static_cast<uint8_t>(way == Way::kStrips ? 0x80 : 0)};
 }
 
 void quantize_rows(ThreadPool& pool, const Call& call, LinearScratch::Quantized& to, Tensor x) {
@@ -257,15 +281,15 @@ void run_grouped(const Call& call,
 void multiply_grouped(const Call& call, const Segment& segment, int64_t begin, int64_t end) {
   const int format = static_cast<int>(segment.format) - static_cast<int>(WeightFormat::kInt8);
   const auto offsets = static_cast<int>(segment.offsets);
-  const int64_t together = call.layout.tokens;
+  const int64_t together = call.way == Way::kTogether ? call.layout.tokens : 0;
   const int unit = segment.group_size % 32 == 0 ? 1 : 0;
   const auto& kernels = call.ops().grouped[format][offsets][unit];
   const int64_t block =
-      together > 1 ? together : block_size(call.tokens, call.ops().max_grouped_columns);
+      together > 0 ? together : block_size(call.tokens, call.ops().max_grouped_columns);
   for (int64_t t = 0; t < call.tokens; t += block) {
-    const int64_t height = together > 1 ? together : std::min(block, call.tokens - t);
+    const int64_t height = together > 0 ? together : std::min(block, call.tokens - t);
     const GroupedKernel kernel =
-        together > 1 ? call.ops().together[format][offsets][unit][together - kMinTogether]
+        together > 0 ? call.ops().together[format][offsets][unit][together - kMinTogether]
                      : kernels[height - 1];
     for (int64_t p = begin; p < end; ++p) run_grouped(call, segment, p, t, height, kernel);
   }
@@ -406,10 +430,6 @@ void run_strip_job(const Call& call, const StripJob& job, int worker) {
   }
 }
 
-int64_t strips_of(const Segment& segment) {
-  return (segment.panels() + kStripPanels - 1) / kStripPanels;
-}
-
 // Strip `index` of the layer times part `part` of the tokens.
 void multiply_strip_part(
     const Call& call, int64_t index, int64_t part, int64_t part_tokens, int worker) {
@@ -440,12 +460,10 @@ void multiply_strip_part(
 }
 
 void multiply_by_strips(ThreadPool& pool, const Call& call) {
-  int64_t strips = 0;
-  for (const Segment& segment : call.weight.segments()) strips += strips_of(segment);
+  const int64_t strips = strips_of(call.weight);
+  const int64_t parts = strip_parts(call.weight, call.tokens, pool.size());
+  const int64_t part_tokens = ceil_div(call.tokens, parts);
   call.scratch.strips.resize(static_cast<size_t>(pool.size()));
-  const int64_t wanted = (kStripJobsPerThread * pool.size() + strips - 1) / strips;
-  const int64_t parts = std::clamp<int64_t>(call.tokens / kStripJobTokens, 1, wanted);
-  const int64_t part_tokens = (call.tokens + parts - 1) / parts;
   pool.for_each_chunk(strips * parts, 1, [&](int64_t begin, int64_t end, int worker) {
     for (int64_t i = begin; i < end; ++i)
       multiply_strip_part(call, i / parts, i % parts, part_tokens, worker);
@@ -479,7 +497,8 @@ int64_t panels_per_chunk(const CpuWeight& weight, int threads) {
   return std::max(together, target / panel / together * together);
 }
 
-Call call_for(const LinearKernels& kernels,
+Call call_for(ThreadPool& pool,
+              const LinearKernels& kernels,
               LinearScratch& scratch,
               Tensor out,
               Tensor x,
@@ -487,12 +506,14 @@ Call call_for(const LinearKernels& kernels,
               bool gated) {
   QUERN_CHECK(x.row_elements() == weight.columns() && x.rows() == out.rows());
   QUERN_CHECK(out.row_elements() * (gated ? 2 : 1) == weight.rows());
+  const Way way = way_for(kernels, weight, x.rows(), pool.size());
   return {.kernels = kernels,
           .scratch = scratch,
           .weight = weight,
           .out = out,
           .tokens = x.rows(),
-          .layout = layout_for(kernels, weight, x.rows()),
+          .way = way,
+          .layout = layout_for(way, x.rows(), weight.columns()),
           .gated = gated};
 }
 
@@ -512,10 +533,10 @@ void linear(ThreadPool& pool,
             Tensor x,
             const CpuWeight& weight) {
   if (x.rows() == 0) return;
-  const Call call = call_for(kernels, scratch, out, x, weight, false);
+  const Call call = call_for(pool, kernels, scratch, out, x, weight, false);
   prepare(pool, call, x);
-  if (uses_tiles(kernels, weight, x.rows())) return multiply_by_tiles(pool, call);
-  if (uses_strips(*kernels.ops, x.rows())) return multiply_by_strips(pool, call);
+  if (call.way == Way::kTiles) return multiply_by_tiles(pool, call);
+  if (call.way == Way::kStrips) return multiply_by_strips(pool, call);
   const int64_t chunk = panels_per_chunk(weight, pool.size());
   pool.for_each_chunk(weight.panels(), chunk,
                       [&](int64_t begin, int64_t end, int) { multiply(call, begin, end); });
@@ -529,7 +550,7 @@ void gated_linear(ThreadPool& pool,
                   const CpuWeight& gate_up) {
   if (x.rows() == 0) return;
   if (gates_by_tiles(kernels, gate_up, x.rows())) {
-    const Call call = call_for(kernels, scratch, out, x, gate_up, true);
+    const Call call = call_for(pool, kernels, scratch, out, x, gate_up, true);
     prepare(pool, call, x);
     return multiply_by_tiles(pool, call);
   }

@@ -22,12 +22,21 @@ struct ActivationLayout {
   uint8_t flip = 0;
 };
 
+// How the rows of activations meet the weights.
+enum class Way : uint8_t {
+  kRows,      // a few at a time
+  kTogether,  // in tiles of 8 to 16, LinearOps::together
+  kStrips,    // all of them pass over strips of unpacked weights, LinearOps::strip
+  kTiles,     // in tiles for a matrix unit
+};
+
 struct Call {
   LinearKernels kernels;
   LinearScratch& scratch;
   const CpuWeight& weight;
   Tensor out;
   int64_t tokens;
+  Way way;
   ActivationLayout layout;
   bool gated = false;  // out is silu(first segment) * second segment
 
