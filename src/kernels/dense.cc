@@ -189,6 +189,16 @@ void store_tile(const Product& p,
   }
 }
 
+// Where a tile will be added: fetched while it is computed.
+void fetch_output(const Product& p, int64_t row, int64_t row_count, int64_t column) {
+  constexpr int64_t kLine = 64 / sizeof(float);
+  const int64_t count = std::min(kStrip, p.columns - column);
+  for (int64_t i = 0; i < row_count; ++i) {
+    const float* c = p.c.f32_row(row + i) + column;
+    for (int64_t j = 0; j < count; j += kLine) __builtin_prefetch(c + j, 1);
+  }
+}
+
 // Rows [begin, end) of the slice times the strip of 64 columns that begins at `column`.
 void multiply_strip(
     const Product& p, const Slice& slice, int64_t column, int64_t begin, int64_t end) {
@@ -203,6 +213,7 @@ void multiply_strip(
   for (int64_t row = begin; row < end; row += p.ops.max_columns) {
     const int64_t count = std::min<int64_t>(p.ops.max_columns, end - row);
     if (p.triangle == Triangle::kUpper && column + kStrip <= slice.row_begin + row) continue;
+    fetch_output(p, slice.row_begin + row, count, column);
     int choice = cpu::kDensePanelChoices - 1;
     while (kernels[choice][count - 1] == nullptr) --choice;
     const int64_t width = (int64_t{1} << choice) * kPanelRows;

@@ -32,17 +32,19 @@ SampledRows sample_pulls(ThreadPool& pool, Tensor w, const LayerInputs& inputs) 
   return {pull(*inputs.train), pull(*inputs.held_out)};
 }
 
+// `factor`: [inputs, inputs], working memory.
 Result<double> held_out_cost(ThreadPool& pool,
                              const std::vector<SampledRows>& samples,
                              const LayerInputs& inputs,
-                             float damping) {
-  const FloatMatrix factor = copy_of(inputs.train->gram.tensor());
-  damp(factor.tensor(), damping);
-  QUERN_TRY(factor_upper(pool, factor.tensor()));
+                             float damping,
+                             Tensor factor) {
+  copy_into(pool, factor, inputs.train->gram.tensor());
+  damp(factor, damping);
+  QUERN_TRY(factor_upper(pool, factor));
   double sum = 0;
   for (const SampledRows& rows : samples) {
     const FloatMatrix change = copy_of(rows.train.tensor());
-    solve_right(pool, change.tensor(), factor.tensor());
+    solve_right(pool, change.tensor(), factor);
     const Tensor pull = rows.held_out.tensor();
     for (const double cost :
          row_costs(pool, change.tensor(), inputs.held_out->gram.tensor(), &pull))
@@ -60,11 +62,12 @@ Result<float> choose_damping(ThreadPool& pool,
   if (inputs.held_out == nullptr || inputs.kind == CrossKind::kNone) return least;
   std::vector<SampledRows> samples;
   for (const Tensor& w : consumers) samples.push_back(sample_pulls(pool, w, inputs));
+  const FloatMatrix factor(inputs.train->gram.rows(), inputs.train->gram.columns());
   float best = least;
   double best_cost = INFINITY;
   float damping = least;
   for (int step = 0; step < kSteps; ++step, damping *= kStep) {
-    const double cost = QUERN_TRY(held_out_cost(pool, samples, inputs, damping));
+    const double cost = QUERN_TRY(held_out_cost(pool, samples, inputs, damping, factor.tensor()));
     if (!(cost < best_cost)) break;
     best_cost = cost;
     best = damping;

@@ -351,13 +351,16 @@ Result<OrderedGram> order_gram(ThreadPool& pool, Tensor gram, int group_size, fl
     return gram.f32_row(a)[a] > gram.f32_row(b)[b];
   });
   ordered.gram = FloatMatrix(n, n);
-  for (int64_t i = 0; i < n; ++i) {
-    const float* row = gram.f32_row(ordered.order[static_cast<size_t>(i)]);
-    for (int64_t k = 0; k < n; ++k)
-      ordered.gram.row(i)[k] = row[ordered.order[static_cast<size_t>(k)]];
-  }
+  pool.for_each_chunk(n, kRowsPerChunk, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const float* row = gram.f32_row(ordered.order[static_cast<size_t>(i)]);
+      for (int64_t k = 0; k < n; ++k)
+        ordered.gram.row(i)[k] = row[ordered.order[static_cast<size_t>(k)]];
+    }
+  });
   damp(ordered.gram.tensor(), damping);
-  ordered.factor = copy_of(ordered.gram.tensor());
+  ordered.factor = FloatMatrix(n, n);
+  copy_into(pool, ordered.factor.tensor(), ordered.gram.tensor());
   QUERN_TRY(factor_upper(pool, ordered.factor.tensor()));
   return ordered;
 }

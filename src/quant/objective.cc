@@ -74,6 +74,13 @@ FloatMatrix copy_of(Tensor x) {
   return copy;
 }
 
+void copy_into(ThreadPool& pool, Tensor out, Tensor x) {
+  pool.for_each_chunk(x.rows(), kRowsPerChunk, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i)
+      std::memcpy(out.f32_row(i), x.f32_row(i), static_cast<size_t>(x.shape[1]) * sizeof(float));
+  });
+}
+
 FloatMatrix sample_rows(Tensor x, int64_t most) {
   FloatMatrix sample(std::min(most, x.rows()), x.shape[1]);
   for (int64_t i = 0; i < sample.rows(); ++i)

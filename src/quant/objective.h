@@ -34,6 +34,9 @@ double sum_of_squares(Tensor x);
 
 FloatMatrix copy_of(Tensor x);
 
+// out = x, of equal shapes, by all threads.
+void copy_into(ThreadPool& pool, Tensor out, Tensor x);
+
 // The i-th of `sampled` evenly spaced rows out of `rows`.
 inline int64_t sampled_row(int64_t i, int64_t sampled, int64_t rows) { return i * rows / sampled; }
 
