@@ -66,6 +66,16 @@ constexpr int code_bytes(int columns) {
   return kFormat == WeightFormat::kInt4 ? columns * kPanelRows / 2 : columns * kPanelRows / 4 * 3;
 }
 
+// From the ActivationGroup of a group to that of the next.
+template <int M, bool kTogether>
+constexpr int64_t group_step() {
+  if constexpr (kTogether) {
+    return M;
+  } else {
+    return 1;
+  }
+}
+
 // kTogether: the M rows of activations lie as one tile, [columns / 64][M][64], [groups][M].
 template <WeightFormat kFormat, Offsets kOffsets, int kUnit, int M, bool kTogether>
 void grouped_tile(const GroupedTile& t) {
@@ -82,7 +92,7 @@ void grouped_tile(const GroupedTile& t) {
   const std::byte* record = t.scales;
   const ActivationGroup* a = t.x_groups;
   int64_t column = 0;
-  for (int64_t g = 0; g < t.groups; ++g, record += kRecordBytes, a += kTogether ? M : 1) {
+  for (int64_t g = 0; g < t.groups; ++g, record += kRecordBytes, a += group_step<M, kTogether>()) {
     I c[M][kSums];
     begin_group<kFormat, kOffsets, M, kSums>(c, t, record, a, group_stride);
     for (const int64_t end = column + t.group_size; column < end;

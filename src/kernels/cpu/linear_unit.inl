@@ -6,8 +6,10 @@
 
 // Sums of one group: codes of `kUnit` columns times M rows of activations.
 template <WeightFormat kFormat, int kUnit, int M, int kSums>
-[[gnu::always_inline]] inline void multiply_unit(
-    I (&c)[M][kSums], const uint8_t* codes, const int8_t* x, int64_t stride) {
+[[gnu::always_inline]] inline void multiply_unit(I (&c)[M][kSums],
+                                                 const uint8_t* codes,
+                                                 const int8_t* x,
+                                                 int64_t stride) {
   if constexpr (kFormat == WeightFormat::kInt8) {
     QUERN_UNROLL for (int b = 0; b < kUnit / 4; ++b) {
       const B block = b_load(codes + 64 * b);
