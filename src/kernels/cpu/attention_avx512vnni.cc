@@ -1,12 +1,6 @@
 #if defined(__x86_64__)
-#if !defined(__clang__)
-// GCC 12 takes the undefined operands of its own intrinsics for mistakes.
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#include <immintrin.h>
-
 #include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/avx512.h"
 #include "kernels/cpu/target.h"
 #define QUERN_LANES_VNNI 1
 QUERN_TARGET_BEGIN(QUERN_TARGET_AVX512_VNNI)

@@ -1,11 +1,5 @@
 #if defined(__x86_64__)
-#if !defined(__clang__)
-// GCC 12 takes the undefined operands of its own intrinsics for mistakes.
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#include <immintrin.h>
-
+#include "kernels/cpu/avx512.h"
 #include "kernels/cpu/limit_ops.h"
 #include "kernels/cpu/target.h"
 

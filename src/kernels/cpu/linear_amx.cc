@@ -1,16 +1,10 @@
+#include "kernels/cpu/avx512.h"
 #include "kernels/cpu/tile_ops.h"
 
 #if defined(__x86_64__)
-#if !defined(__clang__)
-// GCC 12 takes the undefined operands of its own intrinsics for mistakes.
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
 #include <algorithm>
 #include <cstring>
 #include <utility>
-
-#include <immintrin.h>
 
 #include "kernels/cpu/target.h"
 

@@ -1,15 +1,9 @@
 #if defined(__x86_64__)
-#if !defined(__clang__)
-// GCC 12 takes the undefined operands of its own intrinsics for mistakes.
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
 #include <bit>
 #include <cstring>
 #include <utility>
 
-#include <immintrin.h>
-
+#include "kernels/cpu/avx512.h"
 #include "kernels/cpu/linear_ops.h"
 #include "kernels/cpu/packed.h"
 #include "kernels/cpu/target.h"

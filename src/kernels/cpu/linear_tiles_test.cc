@@ -15,6 +15,7 @@
 #include "base/random.h"
 #include "kernels/backend.h"
 #include "kernels/cases.h"
+#include "kernels/cpu/avx512.h"
 #include "kernels/cpu/dense_ops.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/linear_ops.h"
@@ -26,13 +27,6 @@
 #include "kernels/test_weights.h"
 
 #if defined(__x86_64__)
-#if !defined(__clang__)
-// GCC 12 takes the undefined operands of its own intrinsics for mistakes.
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#include <immintrin.h>
-
 QUERN_TARGET_BEGIN(QUERN_TARGET_AVX512_VNNI)
 
 namespace quern::cpu {
