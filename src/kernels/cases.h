@@ -67,6 +67,8 @@ inline constexpr std::array kModelCases = {
     LinearCase{"1.5b o int4 g128", 1536, 1536, WeightFormat::kInt4, 128},
     LinearCase{"1.5b gate_up int4 g128", 17920, 1536, WeightFormat::kInt4, 128},
     LinearCase{"1.5b down int4 g128", 1536, 8960, WeightFormat::kInt4, 128},
+    LinearCase{"1.5b gate_up int4 g64", 17920, 1536, WeightFormat::kInt4, 64},
+    LinearCase{"1.5b down int4 g64", 1536, 8960, WeightFormat::kInt4, 64},
     LinearCase{"1.5b gate_up int4 g32m", 17920, 1536, WeightFormat::kInt4, 32,
                GroupOffset::kMinimum},
     LinearCase{"1.5b down int6 g16", 1536, 8960, WeightFormat::kInt6, 16},

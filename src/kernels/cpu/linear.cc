@@ -34,9 +34,10 @@ const IsaTables<DenseOps> kDenseOps = isa_tables<DenseOps>({
 
 namespace {
 
-constexpr int64_t kMinChunkBytes = int64_t{16} << 10;  // work for about a microsecond
-constexpr int64_t kMaxChunkBytes = int64_t{64} << 10;  // stays in L2 while rows pass over it
-constexpr int64_t kChunksPerThread = 8;                // leave a slow core less
+constexpr int64_t kMinChunkBytes = int64_t{16} << 10;      // work for about a microsecond
+constexpr int64_t kMaxChunkBytes = int64_t{64} << 10;      // stays in L2 while rows pass over it
+constexpr int64_t kMaxTogetherBytes = int64_t{128} << 10;  // so does the one that follows
+constexpr int64_t kChunksPerThread = 8;                    // leave a slow core less
 constexpr int64_t kActivationsPerChunk = int64_t{32} << 10;
 constexpr int64_t kCodeBlock = 64;    // columns that stay together in every layout
 constexpr int64_t kDenseDepth = 512;  // 64 rows x 512 x 4 bytes = 128 KB of L2
@@ -248,13 +249,42 @@ int64_t rows_from(const Segment& segment, int64_t panel, int64_t count) {
   return std::min((panel + count) * kPanelRows, segment.rows) - panel * kPanelRows;
 }
 
+// Panels [begin, end) of a segment, which meet one tile of rows of activations after another.
+struct PanelChunk {
+  const Segment& segment;
+  int64_t begin;
+  int64_t end;
+};
+
+// What a kernel brings nearer while it works, as in GroupedTile.
+struct Ahead {
+  const uint8_t* at;
+  int64_t stride;
+};
+
+// For panel p and the rows from the t-th. The first two tiles share in bringing the chunk that
+// follows: a core has too few requests for memory in flight to bring it during one.
+Ahead ahead_of(const Call& call, const PanelChunk& chunk, int64_t p, int64_t t) {
+  const auto panel = [&](int64_t i) {
+    return reinterpret_cast<const uint8_t*>(chunk.segment.panel(i));
+  };
+  const int64_t tile = t / call.layout.tokens;
+  const int64_t panels = chunk.end - chunk.begin;
+  const bool shares = call.way == Way::kTogether && call.layout.tiles > 1 && tile < 2;
+  if (!shares || chunk.end + panels > chunk.segment.panels()) return {panel(p), 0};
+  const auto bytes = static_cast<int64_t>(chunk.segment.panel_bytes());
+  return {panel(chunk.end) + (panels * tile + p - chunk.begin) * bytes / 2, 32};
+}
+
 // Panel p times the rows of activations from the t-th, by the kernel for `height` rows.
 void run_grouped(const Call& call,
-                 const Segment& segment,
+                 const PanelChunk& chunk,
                  int64_t p,
                  int64_t t,
                  int64_t height,
                  GroupedKernel kernel) {
+  const Segment& segment = chunk.segment;
+  const Ahead ahead = ahead_of(call, chunk, p, t);
   const LinearScratch::Quantized& x = call.quantized(segment.group_size);
   const int64_t count = std::min(height, call.tokens - t);
   OutputTile tile(call.out, segment.row_begin + p * kPanelRows, t, rows_from(segment, p, 1), count,
@@ -274,6 +304,8 @@ void run_grouped(const Call& call,
       .bias = call.weight.bias(segment, p),
       .y = tile.data(),
       .y_stride = tile.stride(),
+      .ahead = ahead.at,
+      .ahead_stride = ahead.stride,
   });
   tile.finish();
 }
@@ -283,15 +315,17 @@ void multiply_grouped(const Call& call, const Segment& segment, int64_t begin, i
   const auto offsets = static_cast<int>(segment.offsets);
   const int64_t together = call.way == Way::kTogether ? call.layout.tokens : 0;
   const int unit = segment.group_size % 32 == 0 ? 1 : 0;
+  const int wide = segment.group_size % 64 == 0 ? 2 : unit;
   const auto& kernels = call.ops().grouped[format][offsets][unit];
   const int64_t block =
       together > 0 ? together : block_size(call.tokens, call.ops().max_grouped_columns);
   for (int64_t t = 0; t < call.tokens; t += block) {
     const int64_t height = together > 0 ? together : std::min(block, call.tokens - t);
     const GroupedKernel kernel =
-        together > 0 ? call.ops().together[format][offsets][unit][together - kMinTogether]
+        together > 0 ? call.ops().together[format][offsets][wide][together - kMinTogether]
                      : kernels[height - 1];
-    for (int64_t p = begin; p < end; ++p) run_grouped(call, segment, p, t, height, kernel);
+    for (int64_t p = begin; p < end; ++p)
+      run_grouped(call, {segment, begin, end}, p, t, height, kernel);
   }
 }
 
@@ -485,11 +519,11 @@ void multiply(const Call& call, int64_t begin, int64_t end) {
   }
 }
 
-int64_t panels_per_chunk(const CpuWeight& weight, int threads) {
+int64_t panels_per_chunk(const CpuWeight& weight, Way way, int threads) {
   const auto bytes = static_cast<int64_t>(weight.bytes());
   const int64_t panel = std::max<int64_t>(1, bytes / std::max<int64_t>(1, weight.panels()));
-  const int64_t target =
-      std::clamp(bytes / (threads * kChunksPerThread), kMinChunkBytes, kMaxChunkBytes);
+  const int64_t most = way == Way::kTogether ? kMaxTogetherBytes : kMaxChunkBytes;
+  const int64_t target = std::clamp(bytes / (threads * kChunksPerThread), kMinChunkBytes, most);
   const auto segments = weight.segments();
   const bool dense = std::any_of(segments.begin(), segments.end(),
                                  [](const Segment& segment) { return segment.group_size == 0; });
@@ -537,7 +571,7 @@ void linear(ThreadPool& pool,
   prepare(pool, call, x);
   if (call.way == Way::kTiles) return multiply_by_tiles(pool, call);
   if (call.way == Way::kStrips) return multiply_by_strips(pool, call);
-  const int64_t chunk = panels_per_chunk(weight, pool.size());
+  const int64_t chunk = panels_per_chunk(weight, call.way, pool.size());
   pool.for_each_chunk(weight.panels(), chunk,
                       [&](int64_t begin, int64_t end, int) { multiply(call, begin, end); });
 }

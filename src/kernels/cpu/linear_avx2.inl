@@ -14,6 +14,9 @@ using B = I;
 constexpr int kGroupedColumns = 4;  // 4 x 2 sums + 4 weights + 2 broadcasts + 1 mask = 15 of 16
 constexpr int kPrefetchBytes = 2048;
 
+// To the second-level cache.
+inline void prefetch_far(const uint8_t* at) { _mm_prefetch(at, _MM_HINT_T1); }
+
 template <int kBytes>
 inline void prefetch(const uint8_t* at) {
   for (int i = 0; i < kBytes; i += 64) _mm_prefetch(at + i, _MM_HINT_T0);

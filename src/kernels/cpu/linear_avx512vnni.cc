@@ -59,7 +59,7 @@ inline I short_end(I, Short sum) { return sum; }
 template <WeightFormat kFormat, Offsets kOffsets, int kUnit, int... kRows>
 constexpr void add_together(LinearOps& ops, std::integer_sequence<int, kRows...> /*rows*/) {
   constexpr int kPlace = static_cast<int>(kFormat) - static_cast<int>(WeightFormat::kInt8);
-  auto& to = ops.together[kPlace][static_cast<int>(kOffsets)][kUnit == 16 ? 0 : 1];
+  auto& to = ops.together[kPlace][static_cast<int>(kOffsets)][kUnit / 32];
   ((to[kRows] = grouped_tile<kFormat, kOffsets, kUnit, kMinTogether + kRows, true>), ...);
 }
 
@@ -68,6 +68,7 @@ constexpr void add_together(LinearOps& ops) {
   constexpr std::make_integer_sequence<int, kMaxTogether - kMinTogether + 1> kRows;
   add_together<kFormat, kOffsets, 16>(ops, kRows);
   add_together<kFormat, kOffsets, 32>(ops, kRows);
+  add_together<kFormat, kOffsets, 64>(ops, kRows);
 }
 
 template <WeightFormat kFormat>

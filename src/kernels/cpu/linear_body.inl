@@ -76,11 +76,13 @@ constexpr int64_t group_step() {
   }
 }
 
-// kTogether: the M rows of activations lie as one tile, [columns / 64][M][64], [groups][M].
+// kTogether: the M rows of activations lie as one tile, [columns / 64][M][64], [groups][M]. A group
+// is a multiple of kUnit columns.
 template <WeightFormat kFormat, Offsets kOffsets, int kUnit, int M, bool kTogether>
 void grouped_tile(const GroupedTile& t) {
   constexpr int kSums = M == 1 ? kChains : M <= 6 && kChains > 2 ? 2 : 1;
-  constexpr int kUnitBytes = code_bytes<kFormat>(kUnit);
+  constexpr int kProduct = std::min(kUnit, 32);  // columns of multiply_unit()
+  constexpr int kProductBytes = code_bytes<kFormat>(kProduct);
   constexpr int kRecordBytes = kOffsets == Offsets::kZeros    ? 48
                                : kOffsets == Offsets::kMinima ? 64
                                                               : 32;
@@ -91,15 +93,23 @@ void grouped_tile(const GroupedTile& t) {
   const uint8_t* codes = t.codes;
   const std::byte* record = t.scales;
   const ActivationGroup* a = t.x_groups;
+  const uint8_t* ahead = t.ahead;
   int64_t column = 0;
   for (int64_t g = 0; g < t.groups; ++g, record += kRecordBytes, a += group_step<M, kTogether>()) {
     I c[M][kSums];
     begin_group<kFormat, kOffsets, M, kSums>(c, t, record, a, group_stride);
-    for (const int64_t end = column + t.group_size; column < end;
-         column += kUnit, codes += kUnitBytes) {
-      prefetch<kUnitBytes>(codes + kPrefetchBytes);
+    for (const int64_t end = column + t.group_size; column < end; column += kUnit) {
       const int64_t at = kTogether ? (column >> 6) * 64 * M + (column & 63) : column;
-      multiply_unit<kFormat, kUnit, M, kSums>(c, codes, t.x + at, x_stride);
+      QUERN_UNROLL for (int i = 0; i < kUnit; i += kProduct, codes += kProductBytes) {
+        prefetch<kProductBytes>(codes + kPrefetchBytes);
+        if constexpr (kTogether) {
+          QUERN_UNROLL for (int line = 0; line < kProductBytes / 64; ++line) {
+            prefetch_far(ahead);
+            ahead += t.ahead_stride;
+          }
+        }
+        multiply_unit<kFormat, kProduct, M, kSums>(c, codes, t.x + at + i, x_stride);
+      }
     }
     apply_group<kOffsets, M, kSums>(y, c, t, record, a, group_stride);
   }

@@ -24,6 +24,9 @@ constexpr int kPrefetchBytes = 2048;
   QUERN_UNROLL for (int i = 0; i < 4; ++i) r.v[i] = expression; \
   return r
 
+// To the second-level cache.
+inline void prefetch_far(const uint8_t* at) { __builtin_prefetch(at, 0, 2); }
+
 template <int kBytes>
 inline void prefetch(const uint8_t* at) {
   for (int i = 0; i < kBytes; i += 64) __builtin_prefetch(at + i);

@@ -47,6 +47,10 @@ struct GroupedTile {
   const float* bias = nullptr;  // [16] or nullptr
   float* y = nullptr;           // [M][16], rows y_stride apart
   int64_t y_stride = 0;
+  // Together: what to bring into the second-level cache meanwhile, and how many bytes of it for
+  // each 64 bytes of codes; any memory with 0.
+  const uint8_t* ahead = nullptr;
+  int64_t ahead_stride = 0;
 };
 
 // Many rows of activations: up to 4 panels are unpacked once into a strip, then every tile of 6
@@ -112,8 +116,8 @@ struct LinearOps {
   GroupedKernel grouped[kGroupedFormats][kOffsetKinds][2][kMaxGroupedColumns];
   int max_grouped_columns;
   // More rows at once, which lie as one tile: codes [columns / 64][M][64], groups [groups][M].
-  // [format][Offsets][groups of 16, groups of a multiple of 32][M - kMinTogether].
-  GroupedKernel together[kGroupedFormats][kOffsetKinds][2][kMaxTogether - kMinTogether + 1];
+  // [format][Offsets][groups of 16, of a multiple of 32, of a multiple of 64][M - kMinTogether].
+  GroupedKernel together[kGroupedFormats][kOffsetKinds][3][kMaxTogether - kMinTogether + 1];
   bool goes_together;  // whether there are any
   // nullptr where strips do not pay.
   void (*unpack)(const UnpackPanel& panel);
