@@ -6,7 +6,9 @@
 #include "kernels/cpu/dense_ops.h"
 #include "kernels/cpu/linear_call.h"
 #include "kernels/cpu/linear_ops.h"
+#include "kernels/cpu/linear_strips.h"
 #include "kernels/cpu/linear_tiles.h"
+#include "kernels/cpu/output_tile.h"
 #include "kernels/cpu/tile_ops.h"
 
 namespace quern::cpu {
@@ -41,39 +43,6 @@ constexpr int64_t kChunksPerThread = 8;                    // leave a slow core 
 constexpr int64_t kActivationsPerChunk = int64_t{32} << 10;
 constexpr int64_t kCodeBlock = 64;    // columns that stay together in every layout
 constexpr int64_t kDenseDepth = 512;  // 64 rows x 512 x 4 bytes = 128 KB of L2
-
-constexpr int64_t kMinStripTokens = 64;  // fewer do not repay the unpacking
-constexpr int64_t kStripDepth = 6144;    // x 64 rows = 384 KB of L2
-constexpr int64_t kStripJobTokens = 96;  // unpacking again for each job stays below a tenth
-constexpr int64_t kStripJobsPerThread = 4;
-constexpr int64_t kStripJobsPerIdle = 32;  // more than this share of the time idle, and tiles win
-
-int64_t strips_of(const Segment& segment) { return ceil_div(segment.panels(), kStripPanels); }
-
-int64_t strips_of(const CpuWeight& weight) {
-  int64_t strips = 0;
-  for (const Segment& segment : weight.segments()) strips += strips_of(segment);
-  return strips;
-}
-
-// The parts that the rows of activations are cut into, so that there are jobs for all workers.
-int64_t strip_parts(const CpuWeight& weight, int64_t tokens, int threads) {
-  const int64_t wanted = ceil_div(kStripJobsPerThread * threads, strips_of(weight));
-  return std::clamp<int64_t>(tokens / kStripJobTokens, 1, wanted);
-}
-
-// Tiles of rows were measured to be as fast in short groups and in 8 bits, and they divide into
-// smaller jobs.
-bool uses_strips(const LinearOps& ops, const CpuWeight& weight, int64_t tokens, int threads) {
-  if (ops.unpack == nullptr || tokens < kMinStripTokens) return false;
-  const auto segments = weight.segments();
-  const bool pays = std::all_of(segments.begin(), segments.end(), [](const Segment& s) {
-    return s.group_size == 16 || (s.group_size >= 64 && s.format == WeightFormat::kInt4);
-  });
-  const int64_t jobs = strips_of(weight) * strip_parts(weight, tokens, threads);
-  const int64_t slots = ceil_div(jobs, threads) * threads;
-  return pays && slots - jobs <= jobs / kStripJobsPerIdle;
-}
 
 Way way_for(const LinearKernels& kernels, const CpuWeight& weight, int64_t tokens, int threads) {
   if (uses_tiles(kernels, weight, tokens)) return Way::kTiles;
@@ -198,57 +167,6 @@ void prepare(ThreadPool& pool, const Call& call, Tensor x) {
   }
 }
 
-// Where a kernel writes: the output itself or, for the last panel of a segment whose rows are no
-// multiple of 16 and the last tile of tokens, a tile whose valid part is copied.
-class OutputTile {
- public:
-  // `rows` and `tokens` of the kernel's `width` and `height` exist.
-  OutputTile(Tensor out,
-             int64_t row,
-             int64_t token,
-             int64_t rows,
-             int64_t tokens,
-             int64_t width,
-             int64_t height)
-      : to_(out.f32_row(token) + row),
-        stride_(out.row_stride),
-        rows_(rows),
-        tokens_(tokens),
-        direct_(rows == width && tokens == height) {}
-
-  float* data() { return direct_ ? to_ : tile_; }
-
-  int64_t stride() const { return direct_ ? stride_ : kMaxWidth; }
-
-  // Brings the sums so far into the tile.
-  void resume() {
-    if (direct_) return;
-    for (int64_t t = 0; t < tokens_; ++t)
-      std::copy_n(to_ + t * stride_, rows_, tile_ + t * kMaxWidth);
-  }
-
-  void finish() const {
-    if (direct_) return;
-    for (int64_t t = 0; t < tokens_; ++t)
-      std::copy_n(tile_ + t * kMaxWidth, rows_, to_ + t * stride_);
-  }
-
- private:
-  static constexpr int64_t kMaxWidth = 4 * kPanelRows;
-
-  float* to_;
-  int64_t stride_;
-  int64_t rows_;
-  int64_t tokens_;
-  bool direct_;
-  alignas(64) float tile_[kMaxTogether * kMaxWidth];
-};
-
-// Valid rows of `count` panels from `panel`.
-int64_t rows_from(const Segment& segment, int64_t panel, int64_t count) {
-  return std::min((panel + count) * kPanelRows, segment.rows) - panel * kPanelRows;
-}
-
 // Panels [begin, end) of a segment, which meet one tile of rows of activations after another.
 struct PanelChunk {
   const Segment& segment;
@@ -276,20 +194,42 @@ Ahead ahead_of(const Call& call, const PanelChunk& chunk, int64_t p, int64_t t) 
   return {panel(chunk.end) + (panels * tile + p - chunk.begin) * bytes / 2, 32};
 }
 
-// Panel p times the rows of activations from the t-th, by the kernel for `height` rows.
+// How the kernels of a grouped segment take the rows of activations.
+struct RowBlocks {
+  const GroupedKernel* kernels;  // [rows - first]
+  int64_t first;
+  int64_t rows;  // at a time
+  bool padded;   // there are so many in the last block too
+
+  int64_t height(const Call& call, int64_t t) const {
+    return padded ? rows : std::min(rows, call.tokens - t);
+  }
+};
+
+RowBlocks row_blocks(const Call& call, const Segment& segment) {
+  const int format = static_cast<int>(segment.format) - static_cast<int>(WeightFormat::kInt8);
+  const auto offsets = static_cast<int>(segment.offsets);
+  const int unit = segment.group_size % 32 == 0 ? 1 : 0;
+  if (call.way == Way::kTogether) {
+    const int wide = segment.group_size % 64 == 0 ? 2 : unit;
+    return {call.ops().together[format][offsets][wide], kMinTogether, call.layout.tokens, true};
+  }
+  return {call.ops().grouped[format][offsets][unit], 1,
+          block_size(call.tokens, call.ops().max_grouped_columns), false};
+}
+
+// Panel p of the chunk times the rows of activations from the t-th, into y.
 void run_grouped(const Call& call,
                  const PanelChunk& chunk,
+                 const RowBlocks& blocks,
                  int64_t p,
                  int64_t t,
-                 int64_t height,
-                 GroupedKernel kernel) {
+                 float* y,
+                 int64_t y_stride) {
   const Segment& segment = chunk.segment;
-  const Ahead ahead = ahead_of(call, chunk, p, t);
   const LinearScratch::Quantized& x = call.quantized(segment.group_size);
-  const int64_t count = std::min(height, call.tokens - t);
-  OutputTile tile(call.out, segment.row_begin + p * kPanelRows, t, rows_from(segment, p, 1), count,
-                  kPanelRows, height);
-  kernel({
+  const Ahead ahead = ahead_of(call, chunk, p, t);
+  blocks.kernels[blocks.height(call, t) - blocks.first]({
       .codes = reinterpret_cast<const uint8_t*>(segment.panel(p)),
       .scales = segment.panel_scales(p),
       .groups = segment.groups(),
@@ -302,30 +242,45 @@ void run_grouped(const Call& call,
       .x_groups = x.groups.as<ActivationGroup>() + t * segment.groups(),
       .group_stride = segment.groups(),
       .bias = call.weight.bias(segment, p),
-      .y = tile.data(),
-      .y_stride = tile.stride(),
+      .y = y,
+      .y_stride = y_stride,
       .ahead = ahead.at,
       .ahead_stride = ahead.stride,
   });
-  tile.finish();
 }
 
-void multiply_grouped(const Call& call, const Segment& segment, int64_t begin, int64_t end) {
-  const int format = static_cast<int>(segment.format) - static_cast<int>(WeightFormat::kInt8);
-  const auto offsets = static_cast<int>(segment.offsets);
-  const int64_t together = call.way == Way::kTogether ? call.layout.tokens : 0;
-  const int unit = segment.group_size % 32 == 0 ? 1 : 0;
-  const int wide = segment.group_size % 64 == 0 ? 2 : unit;
-  const auto& kernels = call.ops().grouped[format][offsets][unit];
-  const int64_t block =
-      together > 0 ? together : block_size(call.tokens, call.ops().max_grouped_columns);
-  for (int64_t t = 0; t < call.tokens; t += block) {
-    const int64_t height = together > 0 ? together : std::min(block, call.tokens - t);
-    const GroupedKernel kernel =
-        together > 0 ? call.ops().together[format][offsets][wide][together - kMinTogether]
-                     : kernels[height - 1];
-    for (int64_t p = begin; p < end; ++p)
-      run_grouped(call, {segment, begin, end}, p, t, height, kernel);
+void multiply_grouped(const Call& call, const PanelChunk& chunk) {
+  const Segment& segment = chunk.segment;
+  const RowBlocks blocks = row_blocks(call, segment);
+  for (int64_t t = 0; t < call.tokens; t += blocks.rows) {
+    const int64_t count = std::min(blocks.rows, call.tokens - t);
+    for (int64_t p = chunk.begin; p < chunk.end; ++p) {
+      OutputTile tile(call.out, segment.row_begin + p * kPanelRows, t, rows_from(segment, p, 1),
+                      count, kPanelRows, blocks.height(call, t));
+      run_grouped(call, chunk, blocks, p, t, tile.data(), tile.stride());
+      tile.finish();
+    }
+  }
+}
+
+// The same of both halves of a gated layer: out = silu(gate) * up.
+void multiply_gated(const Call& call, int64_t begin, int64_t end) {
+  const auto segments = call.weight.segments();
+  const PanelChunk chunks[] = {{segments[0], begin, end}, {segments[1], begin, end}};
+  const RowBlocks blocks[] = {row_blocks(call, segments[0]), row_blocks(call, segments[1])};
+  constexpr int64_t kStride = 2 * kPanelRows;
+  alignas(64) float both[kMaxTogether * kStride];
+  for (int64_t t = 0; t < call.tokens; t += blocks[0].rows) {
+    const int64_t count = std::min(blocks[0].rows, call.tokens - t);
+    for (int64_t p = begin; p < end; ++p) {
+      for (int half = 0; half < 2; ++half)
+        run_grouped(call, chunks[half], blocks[half], p, t, both + half * kPanelRows, kStride);
+      const int64_t rows = rows_from(segments[0], p, 1);
+      for (int64_t i = 0; i < count; ++i) {
+        const float* gate = both + i * kStride;
+        call.kernels.gate(call.out.f32_row(t + i) + p * kPanelRows, gate, gate + kPanelRows, rows);
+      }
+    }
   }
 }
 
@@ -385,125 +340,6 @@ void multiply_dense(const Call& call, const Segment& segment, int64_t begin, int
 
 namespace {
 
-// The strip of one worker for at most `columns` columns: the arrays of Strip one after another.
-Strip carve_strip(Buffer& buffer, int64_t columns, int64_t groups) {
-  const auto weights = static_cast<size_t>(columns) * kStripPanels * kPanelRows;
-  const auto row = static_cast<size_t>(groups) * kStripPanels * kPanelRows * sizeof(float);
-  grow(buffer, weights + 4 * row);
-  std::byte* at = buffer.data() + weights;
-  return {.weights = buffer.as<int8_t>(),
-          .offsets = reinterpret_cast<int32_t*>(at),
-          .scales = reinterpret_cast<float*>(at + row),
-          .minima = reinterpret_cast<float*>(at + 2 * row),
-          .pairs = reinterpret_cast<int32_t*>(at + 3 * row)};
-}
-
-// Part of a segment times part of the rows of activations.
-struct StripJob {
-  const Segment& segment;
-  int64_t panel;
-  int width;  // log2 of panels
-  int64_t token_begin;
-  int64_t token_end;
-};
-
-// Groups [group_begin, group_begin + groups) of an unpacked strip.
-void multiply_strip(const Call& call,
-                    const StripJob& job,
-                    const Strip& strip,
-                    int64_t group_begin,
-                    int64_t groups) {
-  const Segment& segment = job.segment;
-  const LinearScratch::Quantized& x = call.quantized(segment.group_size);
-  const int64_t panels = int64_t{1} << job.width;
-  const bool last = group_begin + groups == segment.groups();
-  const auto& kernels = call.ops().strip[segment.centred != 0 ? 0 : 1]
-                                        [segment.offsets == Offsets::kMinima ? 1 : 0][job.width];
-  const int64_t block = block_size(job.token_end - job.token_begin, kMaxStripColumns);
-  for (int64_t t = job.token_begin; t < job.token_end; t += block) {
-    const int64_t count = std::min(block, job.token_end - t);
-    OutputTile tile(call.out, segment.row_begin + job.panel * kPanelRows, t,
-                    rows_from(segment, job.panel, panels), count, panels * kPanelRows, count);
-    if (group_begin > 0) tile.resume();
-    kernels[count - 1]({
-        .strip = strip,
-        .groups = groups,
-        .group_size = segment.group_size,
-        .x = x.codes.as<uint8_t>() + t * call.layout.stride + group_begin * segment.group_size,
-        .x_stride = call.layout.stride,
-        .x_groups = x.groups.as<ActivationGroup>() + t * segment.groups() + group_begin,
-        .group_stride = segment.groups(),
-        .bias = last ? call.weight.bias(segment, job.panel) : nullptr,
-        .y = tile.data(),
-        .y_stride = tile.stride(),
-        .resume = group_begin > 0 ? 1 : 0,
-    });
-    tile.finish();
-  }
-}
-
-void run_strip_job(const Call& call, const StripJob& job, int worker) {
-  const Segment& segment = job.segment;
-  const int64_t limit = std::max<int64_t>(1, kStripDepth / segment.group_size);
-  const int64_t slice = block_size(segment.groups(), limit);
-  const Strip strip = carve_strip(call.scratch.strips[static_cast<size_t>(worker)],
-                                  slice * segment.group_size, slice);
-  const int panels = 1 << job.width;
-  for (int64_t g = 0; g < segment.groups(); g += slice) {
-    const int64_t groups = std::min(slice, segment.groups() - g);
-    for (int p = 0; p < panels; ++p) {
-      call.ops().unpack({.segment = &segment,
-                         .segment_panel = job.panel + p,
-                         .group_begin = g,
-                         .groups = groups,
-                         .panel = p,
-                         .panels = panels,
-                         .strip = strip});
-    }
-    multiply_strip(call, job, strip, g, groups);
-  }
-}
-
-// Strip `index` of the layer times part `part` of the tokens.
-void multiply_strip_part(
-    const Call& call, int64_t index, int64_t part, int64_t part_tokens, int worker) {
-  for (const Segment& segment : call.weight.segments()) {
-    if (index >= strips_of(segment)) {
-      index -= strips_of(segment);
-      continue;
-    }
-    const int64_t end = std::min((index + 1) * kStripPanels, segment.panels());
-    if (segment.group_size == 0) {
-      if (part == 0) multiply_dense(call, segment, index * kStripPanels, end);
-      return;
-    }
-    for (int64_t panel = index * kStripPanels; panel < end;) {
-      int width = kStripWidths - 1;
-      while ((int64_t{1} << width) > end - panel) --width;
-      run_strip_job(call,
-                    {.segment = segment,
-                     .panel = panel,
-                     .width = width,
-                     .token_begin = part * part_tokens,
-                     .token_end = std::min((part + 1) * part_tokens, call.tokens)},
-                    worker);
-      panel += int64_t{1} << width;
-    }
-    return;
-  }
-}
-
-void multiply_by_strips(ThreadPool& pool, const Call& call) {
-  const int64_t strips = strips_of(call.weight);
-  const int64_t parts = strip_parts(call.weight, call.tokens, pool.size());
-  const int64_t part_tokens = ceil_div(call.tokens, parts);
-  call.scratch.strips.resize(static_cast<size_t>(pool.size()));
-  pool.for_each_chunk(strips * parts, 1, [&](int64_t begin, int64_t end, int worker) {
-    for (int64_t i = begin; i < end; ++i)
-      multiply_strip_part(call, i / parts, i % parts, part_tokens, worker);
-  });
-}
-
 void multiply(const Call& call, int64_t begin, int64_t end) {
   int64_t first = 0;  // of the segment, among all panels of the layer
   for (const Segment& segment : call.weight.segments()) {
@@ -514,21 +350,48 @@ void multiply(const Call& call, int64_t begin, int64_t end) {
     if (segment.group_size == 0) {
       multiply_dense(call, segment, from, to);
     } else {
-      multiply_grouped(call, segment, from, to);
+      multiply_grouped(call, {segment, from, to});
     }
   }
 }
 
-int64_t panels_per_chunk(const CpuWeight& weight, Way way, int threads) {
+// In a gated layer a chunk has as many panels of either half.
+int64_t panels_per_chunk(const Call& call, int threads) {
+  const CpuWeight& weight = call.weight;
   const auto bytes = static_cast<int64_t>(weight.bytes());
   const int64_t panel = std::max<int64_t>(1, bytes / std::max<int64_t>(1, weight.panels()));
-  const int64_t most = way == Way::kTogether ? kMaxTogetherBytes : kMaxChunkBytes;
-  const int64_t target = std::clamp(bytes / (threads * kChunksPerThread), kMinChunkBytes, most);
+  const int64_t most = call.way == Way::kTogether ? kMaxTogetherBytes : kMaxChunkBytes;
+  const int64_t target =
+      std::clamp(bytes / (threads * kChunksPerThread), kMinChunkBytes, most) / (call.gated ? 2 : 1);
   const auto segments = weight.segments();
   const bool dense = std::any_of(segments.begin(), segments.end(),
                                  [](const Segment& segment) { return segment.group_size == 0; });
   const int64_t together = dense ? 4 : 1;  // dense kernels take four panels at once
   return std::max(together, target / panel / together * together);
+}
+
+void multiply_by_rows(ThreadPool& pool, const Call& call) {
+  const int64_t panels = call.gated ? call.weight.segments()[0].panels() : call.weight.panels();
+  pool.for_each_chunk(panels, panels_per_chunk(call, pool.size()),
+                      [&](int64_t begin, int64_t end, int) {
+                        call.gated ? multiply_gated(call, begin, end) : multiply(call, begin, end);
+                      });
+}
+
+void multiply_all(ThreadPool& pool, const Call& call) {
+  if (call.way == Way::kTiles) return multiply_by_tiles(pool, call);
+  if (call.way == Way::kStrips) return multiply_by_strips(pool, call);
+  multiply_by_rows(pool, call);
+}
+
+// Whether both halves of a gated layer can be multiplied side by side.
+bool gates(const Call& call) {
+  if (call.way == Way::kTiles) return gates_by_tiles(call.weight, call.tokens);
+  if (call.way == Way::kStrips) return gates_by_strips(call.weight);
+  if (call.way == Way::kRows) return false;  // their weights come faster as one stream
+  const auto segments = call.weight.segments();
+  return segments.size() == 2 && segments[0].rows == segments[1].rows &&
+         segments[0].group_size > 0 && segments[1].group_size > 0;
 }
 
 Call call_for(ThreadPool& pool,
@@ -569,11 +432,7 @@ void linear(ThreadPool& pool,
   if (x.rows() == 0) return;
   const Call call = call_for(pool, kernels, scratch, out, x, weight, false);
   prepare(pool, call, x);
-  if (call.way == Way::kTiles) return multiply_by_tiles(pool, call);
-  if (call.way == Way::kStrips) return multiply_by_strips(pool, call);
-  const int64_t chunk = panels_per_chunk(weight, call.way, pool.size());
-  pool.for_each_chunk(weight.panels(), chunk,
-                      [&](int64_t begin, int64_t end, int) { multiply(call, begin, end); });
+  multiply_all(pool, call);
 }
 
 void gated_linear(ThreadPool& pool,
@@ -583,10 +442,10 @@ void gated_linear(ThreadPool& pool,
                   Tensor x,
                   const CpuWeight& gate_up) {
   if (x.rows() == 0) return;
-  if (gates_by_tiles(kernels, gate_up, x.rows())) {
-    const Call call = call_for(pool, kernels, scratch, out, x, gate_up, true);
+  const Call call = call_for(pool, kernels, scratch, out, x, gate_up, true);
+  if (gates(call)) {
     prepare(pool, call, x);
-    return multiply_by_tiles(pool, call);
+    return multiply_all(pool, call);
   }
   grow(scratch.gate_up, static_cast<size_t>(x.rows() * gate_up.rows()) * sizeof(float));
   const Tensor joined(scratch.gate_up.data(), DType::kF32, {x.rows(), gate_up.rows()});

@@ -50,6 +50,13 @@ struct Call {
   }
 };
 
+// Whether the kernels for tiles and strips take panels of both side by side.
+inline bool alike(const Segment& a, const Segment& b) {
+  return a.group_size > 0 && a.rows == b.rows && a.format == b.format &&
+         a.group_size == b.group_size && a.centred == b.centred &&
+         (a.offsets == Offsets::kMinima) == (b.offsets == Offsets::kMinima);
+}
+
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Cuts `count` things into the fewest blocks of at most `limit`, as equal as can be.

@@ -347,17 +347,12 @@ bool uses_tiles(const LinearKernels& kernels, const CpuWeight& weight, int64_t t
   return kernels.tiles != nullptr && tokens >= (short_groups ? kMinTileTokensOf16 : kMinTileTokens);
 }
 
-bool gates_by_tiles(const LinearKernels& kernels, const CpuWeight& gate_up, int64_t tokens) {
+bool gates_by_tiles(const CpuWeight& gate_up, int64_t tokens) {
   const auto segments = gate_up.segments();
-  if (segments.size() != 2 || !uses_tiles(kernels, gate_up, tokens)) return false;
-  const Segment& gate = segments[0];
-  const Segment& up = segments[1];
-  const bool alike = gate.rows == up.rows && gate.format == up.format &&
-                     gate.group_size == up.group_size && gate.centred == up.centred &&
-                     (gate.offsets == Offsets::kMinima) == (up.offsets == Offsets::kMinima);
+  if (segments.size() != 2 || !alike(segments[0], segments[1])) return false;
   const bool one_slice =
-      tokens <= int64_t{kBlockTiles} * kTileTokens || gate.columns <= kSliceColumns;
-  return alike && one_slice && gate.group_size > 0 && gate_up.bias(gate, 0) == nullptr;
+      tokens <= int64_t{kBlockTiles} * kTileTokens || segments[0].columns <= kSliceColumns;
+  return one_slice && gate_up.bias(segments[0], 0) == nullptr;
 }
 
 ActivationLayout tile_layout(int64_t tokens, int64_t columns) {

@@ -12,7 +12,7 @@ namespace quern::cpu {
 bool uses_tiles(const LinearKernels& kernels, const CpuWeight& weight, int64_t tokens);
 
 // Whether gated_linear() can: both halves are multiplied side by side, so they must be alike.
-bool gates_by_tiles(const LinearKernels& kernels, const CpuWeight& gate_up, int64_t tokens);
+bool gates_by_tiles(const CpuWeight& gate_up, int64_t tokens);
 
 // Tiles of as equal a number of rows as can be: a product takes a cycle for each of them.
 ActivationLayout tile_layout(int64_t tokens, int64_t columns);

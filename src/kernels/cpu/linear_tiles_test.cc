@@ -275,10 +275,27 @@ std::vector<GatedCase> gated_cases() {
   const LinearCase wide{"int8", 80, 256, kInt8, 128};
   const LinearCase whole{"whole row", 48, 1056, kInt8, 1056};
   const LinearCase deep{"two slices", 33, 4224, kInt4, 128};
+  const LinearCase deeper{"two slices of strips", 64, 6272, kInt4, 128};
+  const LinearCase strips{"whole strips", 256, 192, kInt4, 64};
+  const LinearCase minimum{"strips with minima", 272, 128, kInt4, 128, kMinimum};
   const LinearCase dense{"bf16", 48, 192, WeightFormat::kBF16};
   const LinearCase other{"int8 g64", 100, 192, kInt8, 64};
-  return {{plain, plain}, {few, few},     {minima, minima}, {wide, wide},        {whole, whole},
-          {deep, deep},   {dense, dense}, {plain, other},   {plain, plain, true}};
+  return {{plain, plain},     {few, few},     {minima, minima}, {wide, wide},
+          {whole, whole},     {deep, deep},   {deeper, deeper}, {strips, strips},
+          {minimum, minimum}, {dense, dense}, {plain, other},   {plain, plain, true}};
+}
+
+// Those of matrix units, and every instruction set without one.
+std::vector<Variant> all_variants() {
+  std::vector<Variant> all = variants();
+  for (int i = 0; i < kIsaCount; ++i) {
+    const auto isa = static_cast<Isa>(i);
+    if (!isa_supported(isa)) continue;
+    LinearKernels kernels = linear_kernels(isa);
+    kernels.tiles = nullptr;
+    all.push_back({isa_name(isa), kernels});
+  }
+  return all;
 }
 
 TEST_F(LinearTiles, GateAsTheTwoStepsDo) {
@@ -291,9 +308,9 @@ TEST_F(LinearTiles, GateAsTheTwoStepsDo) {
         pack_weight(pool, Parts{&weights[0], &weights[1]},
                     {bias.data(), static_cast<size_t>(bias.columns())}, Precision::kFast, arena);
     const FloatMatrix x = random_matrix(100, shape.gate.columns, kSeed + 3);
-    for (Variant variant : variants()) {
+    for (Variant variant : all_variants()) {
       variant.kernels.gate = gate_kernel_for(Isa::kScalar);
-      for (const int64_t tokens : {1, 8, 33, 64, 100}) {
+      for (const int64_t tokens : {1, 5, 8, 33, 64, 100}) {
         const FloatMatrix rows = some_rows(x, 0, tokens);
         LinearScratch scratch;
         const FloatMatrix joined(tokens, packed->rows());
