@@ -180,13 +180,12 @@ struct Ahead {
   int64_t stride;
 };
 
-// For panel p and the rows from the t-th. The first two tiles share in bringing the chunk that
-// follows: a core has too few requests for memory in flight to bring it during one.
-Ahead ahead_of(const Call& call, const PanelChunk& chunk, int64_t p, int64_t t) {
+// For panel p and a tile of rows. The first two tiles share in bringing the chunk that follows: a
+// core has too few requests for memory in flight to bring it during one.
+Ahead ahead_of(const Call& call, const PanelChunk& chunk, int64_t p, int64_t tile) {
   const auto panel = [&](int64_t i) {
     return reinterpret_cast<const uint8_t*>(chunk.segment.panel(i));
   };
-  const int64_t tile = t / call.layout.tokens;
   const int64_t panels = chunk.end - chunk.begin;
   const bool shares = call.way == Way::kTogether && call.layout.tiles > 1 && tile < 2;
   if (!shares || chunk.end + panels > chunk.segment.panels()) return {panel(p), 0};
@@ -194,15 +193,24 @@ Ahead ahead_of(const Call& call, const PanelChunk& chunk, int64_t p, int64_t t) 
   return {panel(chunk.end) + (panels * tile + p - chunk.begin) * bytes / 2, 32};
 }
 
-// How the kernels of a grouped segment take the rows of activations.
+// How the kernels of a grouped segment take the rows of activations: blocks of as many rows, one
+// after another.
 struct RowBlocks {
   const GroupedKernel* kernels;  // [rows - first]
   int64_t first;
-  int64_t rows;  // at a time
-  bool padded;   // there are so many in the last block too
+  int64_t rows;
+  bool padded;  // there are so many in the last block too
 
-  int64_t height(const Call& call, int64_t t) const {
-    return padded ? rows : std::min(rows, call.tokens - t);
+  int64_t count(const Call& call) const { return ceil_div(call.tokens, rows); }
+
+  // Rows of a block that exist.
+  int64_t valid(const Call& call, int64_t block) const {
+    return std::min(rows, call.tokens - block * rows);
+  }
+
+  // Rows that its kernel takes.
+  int64_t height(const Call& call, int64_t block) const {
+    return padded ? rows : valid(call, block);
   }
 };
 
@@ -218,29 +226,30 @@ RowBlocks row_blocks(const Call& call, const Segment& segment) {
           block_size(call.tokens, call.ops().max_grouped_columns), false};
 }
 
-// Panel p of the chunk times the rows of activations from the t-th, into y.
+// Panel p of the chunk times one block of rows of activations, into y.
 void run_grouped(const Call& call,
                  const PanelChunk& chunk,
                  const RowBlocks& blocks,
                  int64_t p,
-                 int64_t t,
+                 int64_t block,
                  float* y,
                  int64_t y_stride) {
   const Segment& segment = chunk.segment;
   const LinearScratch::Quantized& x = call.quantized(segment.group_size);
-  const Ahead ahead = ahead_of(call, chunk, p, t);
-  blocks.kernels[blocks.height(call, t) - blocks.first]({
+  const Ahead ahead = ahead_of(call, chunk, p, block);
+  const int64_t row = block * blocks.rows;
+  blocks.kernels[blocks.height(call, block) - blocks.first]({
       .codes = reinterpret_cast<const uint8_t*>(segment.panel(p)),
       .scales = segment.panel_scales(p),
-      .groups = segment.groups(),
+      .groups = segment.groups,
       .group_size = segment.group_size,
       .scale_unit = segment.scale_unit,
       .minimum_unit = segment.minimum_unit,
       .zero = segment.zero,
-      .x = x.codes.as<int8_t>() + t / call.layout.tokens * call.layout.stride,
+      .x = x.codes.as<int8_t>() + (blocks.padded ? block : row) * call.layout.stride,
       .x_stride = call.layout.stride,
-      .x_groups = x.groups.as<ActivationGroup>() + t * segment.groups(),
-      .group_stride = segment.groups(),
+      .x_groups = x.groups.as<ActivationGroup>() + row * segment.groups,
+      .group_stride = segment.groups,
       .bias = call.weight.bias(segment, p),
       .y = y,
       .y_stride = y_stride,
@@ -252,12 +261,12 @@ void run_grouped(const Call& call,
 void multiply_grouped(const Call& call, const PanelChunk& chunk) {
   const Segment& segment = chunk.segment;
   const RowBlocks blocks = row_blocks(call, segment);
-  for (int64_t t = 0; t < call.tokens; t += blocks.rows) {
-    const int64_t count = std::min(blocks.rows, call.tokens - t);
+  for (int64_t block = 0; block < blocks.count(call); ++block) {
     for (int64_t p = chunk.begin; p < chunk.end; ++p) {
-      OutputTile tile(call.out, segment.row_begin + p * kPanelRows, t, rows_from(segment, p, 1),
-                      count, kPanelRows, blocks.height(call, t));
-      run_grouped(call, chunk, blocks, p, t, tile.data(), tile.stride());
+      OutputTile tile(call.out, segment.row_begin + p * kPanelRows, block * blocks.rows,
+                      rows_from(segment, p, 1), blocks.valid(call, block), kPanelRows,
+                      blocks.height(call, block));
+      run_grouped(call, chunk, blocks, p, block, tile.data(), tile.stride());
       tile.finish();
     }
   }
@@ -270,15 +279,16 @@ void multiply_gated(const Call& call, int64_t begin, int64_t end) {
   const RowBlocks blocks[] = {row_blocks(call, segments[0]), row_blocks(call, segments[1])};
   constexpr int64_t kStride = 2 * kPanelRows;
   alignas(64) float both[kMaxTogether * kStride];
-  for (int64_t t = 0; t < call.tokens; t += blocks[0].rows) {
-    const int64_t count = std::min(blocks[0].rows, call.tokens - t);
+  for (int64_t block = 0; block < blocks[0].count(call); ++block) {
+    float* out = call.out.f32_row(block * blocks[0].rows);
     for (int64_t p = begin; p < end; ++p) {
       for (int half = 0; half < 2; ++half)
-        run_grouped(call, chunks[half], blocks[half], p, t, both + half * kPanelRows, kStride);
+        run_grouped(call, chunks[half], blocks[half], p, block, both + half * kPanelRows, kStride);
       const int64_t rows = rows_from(segments[0], p, 1);
-      for (int64_t i = 0; i < count; ++i) {
+      for (int64_t i = 0; i < blocks[0].valid(call, block); ++i) {
         const float* gate = both + i * kStride;
-        call.kernels.gate(call.out.f32_row(t + i) + p * kPanelRows, gate, gate + kPanelRows, rows);
+        call.kernels.gate(out + i * call.out.row_stride + p * kPanelRows, gate, gate + kPanelRows,
+                          rows);
       }
     }
   }

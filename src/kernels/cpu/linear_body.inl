@@ -124,46 +124,76 @@ inline int8_t* codes_at(int8_t* codes, const QuantizedLayout& layout, int64_t co
   return codes + (column >> 6) * layout.block_stride + (column & 63);
 }
 
-// The bits of |x| order like the numbers, NaN above infinity, so an integer maximum serves.
+// The bits of the largest |x|. They order like the numbers, NaN above infinity, so an integer
+// maximum serves.
+inline int32_t largest_bits(const float* x, int count) {
+  const I magnitude = i_set(0x7fffffff);
+  I largest = i_zero();
+  for (int i = 0; i < count; i += kPanelRows)
+    largest = i_max(largest, i_and(i_load(x + i), magnitude));
+  return i_reduce_max(largest);
+}
+
+struct GroupStep {
+  float step;
+  float inverse;  // 0: all codes are
+};
+
+inline GroupStep group_step(int32_t bits) {
+  constexpr int32_t kInfinity = 0x7f800000;
+  const auto m = std::bit_cast<float>(bits);
+  if (bits >= kInfinity) return {std::bit_cast<float>(0x7fc00000), 0};  // NaN
+  if (m < kSmallestActivation) return {0, 0};
+  return {m / 127.0f, 127.0f / m};
+}
+
+// Rounds the group of x from column `begin`; returns the sum of the codes.
+inline int32_t quantize_group(
+    const float* x, int64_t begin, float inverse, const QuantizedLayout& layout, int8_t* codes) {
+  if (inverse == 0) {
+    for (int i = 0; i < layout.group_size; i += kPanelRows)
+      std::memset(codes_at(codes, layout, begin + i), layout.flip, kPanelRows);
+    return 0;
+  }
+  const F factor = f_set(inverse);
+  const I flip = i_set(layout.flip);
+  I sum = i_zero();
+  for (int i = 0; i < layout.group_size; i += kPanelRows) {
+    const I code = i_round(f_mul(f_load(x + begin + i), factor));
+    sum = i_add(sum, code);
+    i_store_bytes(codes_at(codes, layout, begin + i), i_xor(code, flip));
+  }
+  return i_reduce_add(sum);
+}
+
+inline ActivationGroup activation_group(float step, int32_t sum) {
+  const int32_t negative = -sum;
+  const int32_t high = negative >> 7;
+  return {.step = step,
+          .sum_times_step = static_cast<float>(sum) * step,
+          .negative_sum = static_cast<int32_t>((static_cast<uint32_t>(high) << 16) |
+                                               static_cast<uint32_t>(negative & 127)),
+          .sum = sum};
+}
+
+// The maxima of some groups first: what follows in a group waits long for its maximum.
 inline void quantize_row(const float* x,
                          int64_t columns,
                          const QuantizedLayout& layout,
                          int8_t* codes,
                          ActivationGroup* groups) {
-  const int group_size = layout.group_size;
-  const I magnitude = i_set(0x7fffffff);
-  const I flip = i_set(layout.flip);
-  for (int64_t begin = 0; begin < columns; begin += group_size, groups += layout.group_stride) {
-    I largest = i_zero();
-    for (int i = 0; i < group_size; i += kPanelRows)
-      largest = i_max(largest, i_and(i_load(x + begin + i), magnitude));
-    const int32_t bits = i_reduce_max(largest);
-    const float m = std::bit_cast<float>(bits);
-    constexpr int32_t kInfinity = 0x7f800000;
-    if (bits >= kInfinity || m < kSmallestActivation) {
-      for (int i = 0; i < group_size; i += kPanelRows)
-        std::memset(codes_at(codes, layout, begin + i), layout.flip, kPanelRows);
-      *groups = ActivationGroup();
-      if (bits >= kInfinity) {
-        groups->step = std::bit_cast<float>(0x7fc00000);  // NaN
-        groups->sum_times_step = groups->step;
-      }
-      continue;
+  constexpr int64_t kMaxima = 16;
+  const int64_t size = layout.group_size;
+  int64_t begin = 0;
+  for (int64_t left = columns / size; left > 0; left -= kMaxima) {
+    const int64_t count = std::min(left, kMaxima);
+    int32_t bits[kMaxima];
+    for (int64_t g = 0; g < count; ++g)
+      bits[g] = largest_bits(x + begin + g * size, layout.group_size);
+    for (int64_t g = 0; g < count; ++g, begin += size, groups += layout.group_stride) {
+      const GroupStep step = group_step(bits[g]);
+      *groups = activation_group(step.step, quantize_group(x, begin, step.inverse, layout, codes));
     }
-    const F inverse = f_set(127.0f / m);
-    I sum = i_zero();
-    for (int i = 0; i < group_size; i += kPanelRows) {
-      const I code = i_round(f_mul(f_load(x + begin + i), inverse));
-      sum = i_add(sum, code);
-      i_store_bytes(codes_at(codes, layout, begin + i), i_xor(code, flip));
-    }
-    groups->step = m / 127.0f;
-    groups->sum = i_reduce_add(sum);
-    groups->sum_times_step = static_cast<float>(groups->sum) * groups->step;
-    const int32_t negative = -groups->sum;
-    const int32_t high = negative >> 7;
-    groups->negative_sum = static_cast<int32_t>((static_cast<uint32_t>(high) << 16) |
-                                                static_cast<uint32_t>(negative & 127));
   }
 }
 

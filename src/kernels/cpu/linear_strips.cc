@@ -74,25 +74,26 @@ struct StripSlice {
 StripTile tile_of(const Call& call, const StripJob& job, const StripSlice& slice, int64_t t) {
   const Segment& segment = job.segment;
   const LinearScratch::Quantized& x = call.quantized(segment.group_size);
-  const bool last = slice.group_begin + slice.groups == segment.groups();
+  const bool last = slice.group_begin + slice.groups == segment.groups;
   return {
       .strip = slice.strip,
       .groups = slice.groups,
       .group_size = segment.group_size,
       .x = x.codes.as<uint8_t>() + t * call.layout.stride + slice.group_begin * segment.group_size,
       .x_stride = call.layout.stride,
-      .x_groups = x.groups.as<ActivationGroup>() + t * segment.groups() + slice.group_begin,
-      .group_stride = segment.groups(),
+      .x_groups = x.groups.as<ActivationGroup>() + t * segment.groups + slice.group_begin,
+      .group_stride = segment.groups,
       .bias = last ? call.weight.bias(segment, job.panel) : nullptr,
       .resume = slice.group_begin > 0 ? 1 : 0,
   };
 }
 
-// Runs the kernel on `tile` and stores silu(gate) * up.
+// Runs the kernel on `tile` and stores silu(gate) * up. The tile is not copied: wide loads of what
+// was just stored in parts wait for everything before them.
 void multiply_gated(const Call& call,
                     const StripJob& job,
                     StripKernel kernel,
-                    StripTile tile,
+                    StripTile& tile,
                     int64_t t,
                     int64_t count) {
   alignas(64) float both[kMaxStripColumns * kStripPanels * kPanelRows];
@@ -134,13 +135,13 @@ void multiply_strip(const Call& call, const StripJob& job, const StripSlice& sli
 void run_strip_job(const Call& call, const StripJob& job, int worker) {
   const int64_t group_size = job.segment.group_size;
   const int64_t limit = std::max<int64_t>(1, kStripDepth / group_size);
-  const int64_t step = block_size(job.segment.groups(), limit);
+  const int64_t step = block_size(job.segment.groups, limit);
   const Strip strip =
       carve_strip(call.scratch.strips[static_cast<size_t>(worker)], step * group_size, step);
   const auto panels = static_cast<int>(job.panels());
   const auto own = static_cast<int>(job.own_panels());
-  for (int64_t g = 0; g < job.segment.groups(); g += step) {
-    const int64_t groups = std::min(step, job.segment.groups() - g);
+  for (int64_t g = 0; g < job.segment.groups; g += step) {
+    const int64_t groups = std::min(step, job.segment.groups - g);
     for (int p = 0; p < panels; ++p) {
       call.ops().unpack({.segment = p < own ? &job.segment : job.up,
                          .segment_panel = job.panel + p % own,

@@ -130,7 +130,7 @@ class JobRunner {
         ops_(*call.kernels.tiles),
         fused_(job.tile_end - job.tile_begin <= kBlockTiles),
         step_(groups_at_a_time(job, fused_)),
-        group_bytes_(static_cast<int64_t>(job.segment.panel_bytes()) / job.segment.groups()),
+        group_bytes_(static_cast<int64_t>(job.segment.panel_bytes()) / job.segment.groups),
         kernels_(ops_.kernels[job.segment.centred != 0 ? 0 : 1]
                              [job.segment.offsets == Offsets::kMinima ? 1 : 0]),
         work_(carve_work(buffer, step_ * job.segment.group_size, job.group_end - job.group_begin)) {
@@ -227,7 +227,7 @@ class JobRunner {
   void multiply(int64_t tile, int64_t group, int64_t groups) {
     const Segment& segment = job_.segment;
     const LinearScratch::Quantized& x = call_.quantized(segment.group_size);
-    const int64_t group_stride = segment.groups() * call_.layout.tokens;
+    const int64_t group_stride = segment.groups * call_.layout.tokens;
     const int64_t tiles = tiles_from(tile);
     kernels_.multiply({.shape = shape(),
                        .group_size = segment.group_size,
@@ -257,7 +257,7 @@ class JobRunner {
   void store(int64_t tile) {
     kernels_.drain(pipeline_);
     if (job_.up != nullptr) return store_gated(tile);
-    const bool last = job_.group_end == job_.segment.groups();
+    const bool last = job_.group_end == job_.segment.groups;
     ops_.write({.y = work_.y,
                 .tokens = tokens_from(tile),
                 .rows = rows(),
@@ -304,8 +304,8 @@ Job job_at(const Call& call, const Plan& plan, const Place& place, int workers) 
       .panels = panels,
       .tile_begin = place.part * plan.part_tiles,
       .tile_end = std::min((place.part + 1) * plan.part_tiles, call.layout.tiles),
-      .group_begin = segment.groups() * place.slice / plan.slices,
-      .group_end = segment.groups() * (place.slice + 1) / plan.slices,
+      .group_begin = segment.groups * place.slice / plan.slices,
+      .group_end = segment.groups * (place.slice + 1) / plan.slices,
       .next_panel = std::min(panel + width * workers, segment.panels() - panels),
   };
 }

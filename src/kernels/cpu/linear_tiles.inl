@@ -60,7 +60,7 @@ inline void unpack_codes(const uint8_t* codes, int group_size, B base, int8_t* t
 void unpack_tiles(const UnpackTiles& p) {
   const Segment& segment = *p.segment;
   const int group_size = segment.group_size;
-  const auto group_bytes = static_cast<int64_t>(segment.panel_bytes()) / segment.groups();
+  const auto group_bytes = static_cast<int64_t>(segment.panel_bytes()) / segment.groups;
   const auto* codes = reinterpret_cast<const uint8_t*>(segment.panel(p.segment_panel)) +
                       p.group_begin * group_bytes;
   const std::byte* record = segment.panel_scales(p.segment_panel) +

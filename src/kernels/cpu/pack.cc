@@ -244,7 +244,7 @@ void embed_grouped(const Segment& segment, int64_t row, float* out) {
   const int64_t lane = row % kPanelRows;
   const std::byte* panel = segment.panel(row / kPanelRows);
   const std::byte* record = segment.panel_scales(row / kPanelRows);
-  for (int64_t g = 0; g < segment.groups(); ++g, record += segment.record_bytes()) {
+  for (int64_t g = 0; g < segment.groups; ++g, record += segment.record_bytes()) {
     uint16_t half = 0;
     std::memcpy(&half, record + 2 * lane, sizeof half);
     const float scale = f16_to_f32(half) * segment.scale_unit;
@@ -320,6 +320,7 @@ std::unique_ptr<CpuWeight> pack_weight(ThreadPool& pool,
     if (grouped != nullptr && precision == Precision::kFast) {
       segment.format = grouped_format(grouped->bits);
       segment.group_size = grouped->group_size;
+      segment.groups = segment.columns / segment.group_size;
       note = pack_grouped(pool, arena, *grouped, segment);
     } else {
       segment.format = dense_format(*part, precision);

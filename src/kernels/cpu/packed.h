@@ -45,6 +45,7 @@ struct Segment {
   Offsets offsets = Offsets::kZeros;
   int zero = 0;        // kOneZero
   int group_size = 0;  // 0 for dense formats
+  int64_t groups = 0;  // of a row
   int64_t row_begin = 0;
   int64_t rows = 0;
   int64_t columns = 0;
@@ -59,15 +60,13 @@ struct Segment {
 
   int64_t panels() const { return (rows + kPanelRows - 1) / kPanelRows; }
 
-  int64_t groups() const { return group_size == 0 ? 0 : columns / group_size; }
-
   size_t panel_bytes() const;
   size_t record_bytes() const {
     constexpr size_t kBytes[kOffsetKinds] = {48, 64, 32};
     return kBytes[static_cast<int>(offsets)];
   }
 
-  size_t panel_scale_bytes() const { return static_cast<size_t>(groups()) * record_bytes(); }
+  size_t panel_scale_bytes() const { return static_cast<size_t>(groups) * record_bytes(); }
 
   const std::byte* panel(int64_t p) const {
     return codes.data() + static_cast<size_t>(p) * panel_bytes();

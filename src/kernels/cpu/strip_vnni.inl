@@ -56,7 +56,7 @@ inline I unpack_group(const Segment& segment,
 void unpack_panel(const UnpackPanel& p) {
   const Segment& segment = *p.segment;
   const int64_t stride = int64_t{64} * p.panels;
-  const auto group_bytes = static_cast<int64_t>(segment.panel_bytes()) / segment.groups();
+  const auto group_bytes = static_cast<int64_t>(segment.panel_bytes()) / segment.groups;
   const auto* codes = reinterpret_cast<const uint8_t*>(segment.panel(p.segment_panel)) +
                       p.group_begin * group_bytes;
   const std::byte* record = segment.panel_scales(p.segment_panel) +
