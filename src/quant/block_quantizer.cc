@@ -247,8 +247,11 @@ void BlockQuantizer::fold(Work& work) {
 Result<OrderedGram> BlockQuantizer::prepare_feedback(Work& work,
                                                      std::span<const Tensor> consumers,
                                                      const LayerInputs& inputs) {
-  const float damping = QUERN_TRY(choose_damping(pool_, consumers, inputs, setup_.recipe.damping));
   const size_t first = work.result.linears.size();
+  float& last = last_dampings_[work.spec.mixer.index()][first == 0 ? 0 : 1];
+  const float damping =
+      QUERN_TRY(choose_damping(pool_, consumers, inputs, {setup_.recipe.damping, last}));
+  last = damping;
   for (size_t i = 0; i < consumers.size(); ++i)
     work.result.report.linears[first + i].damping = static_cast<double>(damping);
   return order_gram(pool_, inputs.train->gram.tensor(), setup_.group_size, damping);
@@ -405,6 +408,9 @@ Result<Unit> BlockQuantizer::replay(const BlockSpec& spec,
                                     const QuantizedBlock& quantized,
                                     BlockProgress progress) {
   if (!setup_.method.calibrates) return Unit{};
+  const std::vector<LinearReport>& reports = quantized.report.linears;
+  last_dampings_[spec.mixer.index()] = {static_cast<float>(reports.front().damping),
+                                        static_cast<float>(reports.back().damping)};
   BlockMatrices rounded = copy_of(block);
   for (size_t i = 0; i < rounded.linears.size(); ++i) {
     dequantize(pool_, quantized.linears[i], rounded.linears[i].tensor());

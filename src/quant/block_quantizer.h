@@ -2,7 +2,9 @@
 // rounded, and the streams carried on to the next block.
 #pragma once
 
+#include <array>
 #include <span>
+#include <variant>
 #include <vector>
 
 #include "base/function_ref.h"
@@ -83,6 +85,8 @@ class BlockQuantizer {
   Setup setup_;
   ThreadPool& pool_;
   BlockRunner runner_;
+  // Of the last block with each kind of mixer: of its inputs and of its output's; 0 before any.
+  std::array<std::array<float, 2>, std::variant_size_v<MixerSpec>> last_dampings_{};
 };
 
 }  // namespace quern

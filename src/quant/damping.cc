@@ -1,5 +1,6 @@
 #include "quant/damping.h"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -11,7 +12,17 @@ namespace {
 
 constexpr int64_t kSampledRows = 256;  // of each matrix
 constexpr int kSteps = 6;
-constexpr float kStep = 4.0f;
+constexpr int kStepBits = 2;  // each is four times the one before
+
+float damping_at(const DampingRange& range, int step) {
+  return std::ldexp(range.least, kStepBits * step);
+}
+
+int first_step(const DampingRange& range) {
+  if (!(range.guess > range.least)) return 0;
+  const auto step = static_cast<int>(std::lround(std::log2(range.guess / range.least) / kStepBits));
+  return std::clamp(step, 0, kSteps - 1);
+}
 
 // What the tokens pull some rows of a matrix to.
 struct SampledRows {
@@ -58,21 +69,27 @@ Result<double> held_out_cost(ThreadPool& pool,
 Result<float> choose_damping(ThreadPool& pool,
                              std::span<const Tensor> consumers,
                              const LayerInputs& inputs,
-                             float least) {
-  if (inputs.held_out == nullptr || inputs.kind == CrossKind::kNone) return least;
+                             const DampingRange& range) {
+  if (inputs.held_out == nullptr || inputs.kind == CrossKind::kNone) return range.least;
   std::vector<SampledRows> samples;
   for (const Tensor& w : consumers) samples.push_back(sample_pulls(pool, w, inputs));
   const FloatMatrix factor(inputs.train->gram.rows(), inputs.train->gram.columns());
-  float best = least;
-  double best_cost = INFINITY;
-  float damping = least;
-  for (int step = 0; step < kSteps; ++step, damping *= kStep) {
-    const double cost = QUERN_TRY(held_out_cost(pool, samples, inputs, damping, factor.tensor()));
-    if (!(cost < best_cost)) break;
-    best_cost = cost;
-    best = damping;
+  const auto cost_of = [&](int step) {
+    return held_out_cost(pool, samples, inputs, damping_at(range, step), factor.tensor());
+  };
+  const int first = first_step(range);
+  int best = first;
+  double best_cost = QUERN_TRY(cost_of(best));
+  for (const int direction : {1, -1}) {
+    for (int step = best + direction; step >= 0 && step < kSteps; step += direction) {
+      const double cost = QUERN_TRY(cost_of(step));
+      if (!(cost < best_cost)) break;
+      best_cost = cost;
+      best = step;
+    }
+    if (best != first) break;
   }
-  return best;
+  return damping_at(range, best);
 }
 
 }  // namespace quern

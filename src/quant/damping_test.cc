@@ -1,5 +1,7 @@
 #include "quant/damping.h"
 
+#include <cmath>
+
 #include <gtest/gtest.h>
 
 #include "quant/test_random.h"
@@ -23,20 +25,28 @@ Statistics observe(
   return statistics;
 }
 
-float chosen(int64_t tokens, float noise) {
+float chosen(int64_t tokens, float noise, float guess = 0) {
   ThreadPool pool(2);
   const FloatMatrix w = test::normal_matrix(1, kOutputs, kInputs);
   const Statistics train = observe(pool, w, 10, tokens, noise);
   const Statistics held_out = observe(pool, w, 20, 1000, noise);
   const Tensor consumer = w.tensor();
   const LayerInputs inputs{.train = &train, .held_out = &held_out, .kind = CrossKind::kOutput};
-  const auto damping = choose_damping(pool, {&consumer, 1}, inputs, 0.02f);
+  const auto damping = choose_damping(pool, {&consumer, 1}, inputs, {0.02f, guess});
   EXPECT_TRUE(damping.has_value());
   return *damping;
 }
 
 TEST(ChooseDamping, DoesNotTrustFewNoisyTokens) {
   EXPECT_EQ(chosen(60, 1.0f), 0.02f * 1024);  // nothing to correct: all that is learnt is noise
+}
+
+TEST(ChooseDamping, IsTheSameFromAnyGuess) {
+  const float best = chosen(150, 0.3f);
+  EXPECT_GT(best, 0.02f);
+  EXPECT_LT(best, 0.02f * 1024);
+  for (const float guess : {0.001f, 0.02f, 0.08f, 0.32f, 1.28f, 5.12f, 20.48f, 1000.0f, NAN})
+    EXPECT_EQ(chosen(150, 0.3f, guess), best) << guess;
 }
 
 TEST(ChooseDamping, IsTheLeastWhereTheCorrectionIsReal) {
@@ -47,9 +57,11 @@ TEST(ChooseDamping, IsTheLeastWhereTheCorrectionIsReal) {
   const Statistics held_out = observe(pool, v, 20, 1000, 0.1f);
   const Tensor consumer = w.tensor();
   LayerInputs inputs{.train = &train, .held_out = &held_out, .kind = CrossKind::kOutput};
-  EXPECT_EQ(*choose_damping(pool, {&consumer, 1}, inputs, 0.02f), 0.02f);
+  EXPECT_EQ(*choose_damping(pool, {&consumer, 1}, inputs, {.least = 0.02f}), 0.02f);
+  EXPECT_EQ(*choose_damping(pool, {&consumer, 1}, inputs, {0.02f, 0.32f}), 0.02f);
+  EXPECT_EQ(*choose_damping(pool, {&consumer, 1}, inputs, {0.02f, 1e9f}), 0.02f);
   inputs.held_out = nullptr;
-  EXPECT_EQ(*choose_damping(pool, {&consumer, 1}, inputs, 0.5f), 0.5f);
+  EXPECT_EQ(*choose_damping(pool, {&consumer, 1}, inputs, {.least = 0.5f, .guess = 8.0f}), 0.5f);
 }
 
 }  // namespace

@@ -90,8 +90,8 @@ Result<QuantizedBlock> quantize_outer(const OuterSetup& setup, const OuterMatrix
   }
   if (calibrated && setup.method.compensates) {
     const Tensor consumer = w.tensor();
-    const float damping = QUERN_TRY(
-        choose_damping(setup.backend.pool(), {&consumer, 1}, inputs, setup.recipe.damping));
+    const float damping = QUERN_TRY(choose_damping(setup.backend.pool(), {&consumer, 1}, inputs,
+                                                   {.least = setup.recipe.damping}));
     ordered = QUERN_TRY(order_gram(setup.backend.pool(), statistics.train.gram.tensor(),
                                    setup.group_size, damping));
     inputs.ordered = &ordered;

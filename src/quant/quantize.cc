@@ -45,7 +45,7 @@ constexpr std::array<Quantizer, 3> kQuantizers = {{
 }};
 
 // Part of a result's key: raised whenever the procedure changes what it computes.
-constexpr std::string_view kProcedure = "quern-quantize-4";
+constexpr std::string_view kProcedure = "quern-quantize-5";
 
 // The files of the source: names, sizes and times of change stand for their contents.
 void add_source(WorkKey& key, const fs::path& path) {
