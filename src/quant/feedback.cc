@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 #include <utility>
 
@@ -51,34 +52,57 @@ struct GridLanes {
   Lanes loss{};
 };
 
-// Rounds the group on the given grids: fills codes and errors, and the loss that the columns behind
-// cannot take back. A column's target is its weight plus what the errors so far ask of it, over the
+// Rounds column i of the group: its target is its weight plus what is asked of it, over the
 // factor's diagonal.
+[[gnu::always_inline]] inline void round_column(GroupLanes& group,
+                                                GridLanes& grid,
+                                                int i,
+                                                const Lanes& asked) {
+  const auto at = static_cast<size_t>(i);
+  const float diagonal = group.factor.f32_row(i)[i];
+  const float inverse = 1.0f / diagonal;
+  for (size_t r = 0; r < kLanes; ++r) {
+    const float target = group.w[at][r] + asked[r] * inverse;
+    const float code = encode(target, {grid.scale[r], grid.zero[r]});
+    const float rounded = grid.scale[r] * (code - grid.zero[r]);
+    const float left = (target - rounded) * diagonal;
+    grid.loss[r] += left * left;
+    group.codes[at][r] = code;
+    group.errors[at][r] = group.w[at][r] - rounded;
+  }
+}
+
+// Lanes that the compiler keeps in registers.
+using Vector = float __attribute__((vector_size(kLanes * sizeof(float))));
+
+// Rounds the group on the given grids: fills codes and errors, and the loss that the columns behind
+// cannot take back. A few columns hear of each other at once, the rest of all of them together, so
+// that it is read and written once for them.
 QUERN_CLONES
 void feed_through(GroupLanes& group, GridLanes& grid) {
-  std::array<Lanes, kMaxGroup> asked;
-  for (int i = 0; i < group.size; ++i)
-    asked[static_cast<size_t>(i)] = group.asked[static_cast<size_t>(i)];
+  constexpr int kTogether = 8;
+  std::array<Vector, kMaxGroup> asked;
+  std::memcpy(asked.data(), group.asked.data(), static_cast<size_t>(group.size) * sizeof(Lanes));
   grid.loss = Lanes{};
-  for (int i = 0; i < group.size; ++i) {
-    const auto at = static_cast<size_t>(i);
-    const float* factor = group.factor.f32_row(i);
-    const float diagonal = factor[i];
-    const float inverse = 1.0f / diagonal;
-    float* error = group.errors[at].data();
-    for (size_t r = 0; r < kLanes; ++r) {
-      const float target = group.w[at][r] + asked[at][r] * inverse;
-      const float code = encode(target, {grid.scale[r], grid.zero[r]});
-      const float rounded = grid.scale[r] * (code - grid.zero[r]);
-      const float left = (target - rounded) * diagonal;
-      grid.loss[r] += left * left;
-      group.codes[at][r] = code;
-      error[r] = group.w[at][r] - rounded;
+  for (int begin = 0; begin < group.size; begin += kTogether) {
+    std::array<Vector, kTogether> errors;
+    std::array<const float*, kTogether> factor;
+    for (int i = 0; i < kTogether; ++i) {
+      const auto at = static_cast<size_t>(begin + i);
+      Lanes target;
+      std::memcpy(&target, &asked[at], sizeof target);
+      round_column(group, grid, begin + i, target);
+      std::memcpy(&errors[static_cast<size_t>(i)], &group.errors[at], sizeof(Lanes));
+      factor[static_cast<size_t>(i)] = group.factor.f32_row(begin + i) + begin;
+      for (int k = i + 1; k < kTogether; ++k) {
+        asked[static_cast<size_t>(begin + k)] +=
+            errors[static_cast<size_t>(i)] * factor[static_cast<size_t>(i)][k];
+      }
     }
-    for (int k = i + 1; k < group.size; ++k) {
-      float* next = asked[static_cast<size_t>(k)].data();
-      const float weight = factor[k];
-      for (size_t r = 0; r < kLanes; ++r) next[r] += error[r] * weight;
+    for (int k = kTogether; k < group.size - begin; ++k) {
+      Vector next = asked[static_cast<size_t>(begin + k)];
+      for (size_t i = 0; i < kTogether; ++i) next += errors[i] * factor[i][k];
+      asked[static_cast<size_t>(begin + k)] = next;
     }
   }
 }
@@ -343,7 +367,7 @@ class BlockRefiner {
 Result<OrderedGram> order_gram(ThreadPool& pool, Tensor gram, int group_size, float damping) {
   const int64_t n = gram.shape[0];
   const int64_t groups = n / group_size;
-  QUERN_CHECK(groups * group_size == n && group_size <= kMaxGroup);
+  QUERN_CHECK(groups * group_size == n && group_size <= kMaxGroup && group_size % 8 == 0);
   std::vector<double> power(static_cast<size_t>(groups), 0.0);
   for (int64_t i = 0; i < n; ++i)
     power[static_cast<size_t>(i / group_size)] += static_cast<double>(gram.f32_row(i)[i]);
