@@ -54,21 +54,17 @@ struct GridLanes {
 
 // Rounds column i of the group: its target is its weight plus what is asked of it, over the
 // factor's diagonal.
-[[gnu::always_inline]] inline void round_column(GroupLanes& group,
-                                                GridLanes& grid,
-                                                int i,
-                                                const Lanes& asked) {
-  const auto at = static_cast<size_t>(i);
-  const float diagonal = group.factor.f32_row(i)[i];
+[[gnu::always_inline]] inline void round_column(
+    GroupLanes& group, GridLanes& grid, size_t i, float diagonal, const Lanes& asked) {
   const float inverse = 1.0f / diagonal;
   for (size_t r = 0; r < kLanes; ++r) {
-    const float target = group.w[at][r] + asked[r] * inverse;
+    const float target = group.w[i][r] + asked[r] * inverse;
     const float code = encode(target, {grid.scale[r], grid.zero[r]});
     const float rounded = grid.scale[r] * (code - grid.zero[r]);
     const float left = (target - rounded) * diagonal;
     grid.loss[r] += left * left;
-    group.codes[at][r] = code;
-    group.errors[at][r] = group.w[at][r] - rounded;
+    group.codes[i][r] = code;
+    group.errors[i][r] = group.w[i][r] - rounded;
   }
 }
 
@@ -80,29 +76,26 @@ using Vector = float __attribute__((vector_size(kLanes * sizeof(float))));
 // that it is read and written once for them.
 QUERN_CLONES
 void feed_through(GroupLanes& group, GridLanes& grid) {
-  constexpr int kTogether = 8;
+  constexpr size_t kTogether = 8;
+  const auto size = static_cast<size_t>(group.size);
   std::array<Vector, kMaxGroup> asked;
-  std::memcpy(asked.data(), group.asked.data(), static_cast<size_t>(group.size) * sizeof(Lanes));
+  std::memcpy(asked.data(), group.asked.data(), size * sizeof(Lanes));
   grid.loss = Lanes{};
-  for (int begin = 0; begin < group.size; begin += kTogether) {
+  for (size_t begin = 0; begin < size; begin += kTogether) {
     std::array<Vector, kTogether> errors;
-    std::array<const float*, kTogether> factor;
-    for (int i = 0; i < kTogether; ++i) {
-      const auto at = static_cast<size_t>(begin + i);
+    std::array<const float*, kTogether> factor;  // from column `begin`
+    for (size_t i = 0; i < kTogether; ++i) {
+      factor[i] = group.factor.f32_row(static_cast<int64_t>(begin + i)) + begin;
       Lanes target;
-      std::memcpy(&target, &asked[at], sizeof target);
-      round_column(group, grid, begin + i, target);
-      std::memcpy(&errors[static_cast<size_t>(i)], &group.errors[at], sizeof(Lanes));
-      factor[static_cast<size_t>(i)] = group.factor.f32_row(begin + i) + begin;
-      for (int k = i + 1; k < kTogether; ++k) {
-        asked[static_cast<size_t>(begin + k)] +=
-            errors[static_cast<size_t>(i)] * factor[static_cast<size_t>(i)][k];
-      }
+      std::memcpy(&target, &asked[begin + i], sizeof target);
+      round_column(group, grid, begin + i, factor[i][i], target);
+      std::memcpy(&errors[i], &group.errors[begin + i], sizeof target);
+      for (size_t k = i + 1; k < kTogether; ++k) asked[begin + k] += errors[i] * factor[i][k];
     }
-    for (int k = kTogether; k < group.size - begin; ++k) {
-      Vector next = asked[static_cast<size_t>(begin + k)];
+    for (size_t k = kTogether; k < size - begin; ++k) {
+      Vector next = asked[begin + k];
       for (size_t i = 0; i < kTogether; ++i) next += errors[i] * factor[i][k];
-      asked[static_cast<size_t>(begin + k)] = next;
+      asked[begin + k] = next;
     }
   }
 }
