@@ -100,7 +100,7 @@ void grouped_tile(const GroupedTile& t) {
     begin_group<kFormat, kOffsets, M, kSums>(c, t, record, a, group_stride);
     for (const int64_t end = column + t.group_size; column < end; column += kUnit) {
       const int64_t at = kTogether ? (column >> 6) * 64 * M + (column & 63) : column;
-      QUERN_UNROLL for (int i = 0; i < kUnit; i += kProduct, codes += kProductBytes) {
+      for (int i = 0; i < kUnit; i += kProduct, codes += kProductBytes) {
         prefetch<kProductBytes>(codes + kPrefetchBytes);
         if constexpr (kTogether) {
           QUERN_UNROLL for (int line = 0; line < kProductBytes / 64; ++line) {
