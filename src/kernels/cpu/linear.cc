@@ -284,12 +284,12 @@ void multiply_gated(const Call& call, int64_t begin, int64_t end) {
     for (int64_t p = begin; p < end; ++p) {
       for (int half = 0; half < 2; ++half)
         run_grouped(call, chunks[half], blocks[half], p, block, both + half * kPanelRows, kStride);
-      const int64_t rows = rows_from(segments[0], p, 1);
-      for (int64_t i = 0; i < blocks[0].valid(call, block); ++i) {
-        const float* gate = both + i * kStride;
-        call.kernels.gate(out + i * call.out.row_stride + p * kPanelRows, gate, gate + kPanelRows,
-                          rows);
-      }
+      store_gated(call, out + p * kPanelRows,
+                  {.gate = both,
+                   .up = both + kPanelRows,
+                   .stride = kStride,
+                   .tokens = blocks[0].valid(call, block),
+                   .rows = rows_from(segments[0], p, 1)});
     }
   }
 }

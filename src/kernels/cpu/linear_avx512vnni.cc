@@ -56,19 +56,21 @@ inline I short_end(I, Short sum) { return sum; }
 // clang-format on
 
 // Up to 16 rows: their sums are half of the registers, and every code is unpacked once for them.
-template <WeightFormat kFormat, Offsets kOffsets, int kUnit, int... kRows>
+template <WeightFormat kFormat, Offsets kOffsets, int kGroups, int kUnit, int... kRows>
 constexpr void add_together(LinearOps& ops, std::integer_sequence<int, kRows...> /*rows*/) {
   constexpr int kPlace = static_cast<int>(kFormat) - static_cast<int>(WeightFormat::kInt8);
-  auto& to = ops.together[kPlace][static_cast<int>(kOffsets)][kUnit / 32];
+  auto& to = ops.together[kPlace][static_cast<int>(kOffsets)][kGroups];
   ((to[kRows] = grouped_tile<kFormat, kOffsets, kUnit, kMinTogether + kRows, true>), ...);
 }
 
 template <WeightFormat kFormat, Offsets kOffsets>
 constexpr void add_together(LinearOps& ops) {
   constexpr std::make_integer_sequence<int, kMaxTogether - kMinTogether + 1> kRows;
-  add_together<kFormat, kOffsets, 16>(ops, kRows);
-  add_together<kFormat, kOffsets, 32>(ops, kRows);
-  add_together<kFormat, kOffsets, 64>(ops, kRows);
+  // Steps of 64 columns were measured to be faster for the shortest codes alone.
+  constexpr int kWide = kFormat == WeightFormat::kInt4 ? 64 : 32;
+  add_together<kFormat, kOffsets, 0, 16>(ops, kRows);
+  add_together<kFormat, kOffsets, 1, 32>(ops, kRows);
+  add_together<kFormat, kOffsets, 2, kWide>(ops, kRows);
 }
 
 template <WeightFormat kFormat>

@@ -50,11 +50,33 @@ struct Call {
   }
 };
 
-// Whether the kernels for tiles and strips take panels of both side by side.
-inline bool alike(const Segment& a, const Segment& b) {
+// Whether kernels that take panels of both halves of a gated layer side by side can.
+inline bool halves_alike(const CpuWeight& gate_up) {
+  const auto segments = gate_up.segments();
+  if (segments.size() != 2) return false;
+  const Segment& a = segments[0];
+  const Segment& b = segments[1];
   return a.group_size > 0 && a.rows == b.rows && a.format == b.format &&
          a.group_size == b.group_size && a.centred == b.centred &&
-         (a.offsets == Offsets::kMinima) == (b.offsets == Offsets::kMinima);
+         (a.offsets == Offsets::kMinima) == (b.offsets == Offsets::kMinima) &&
+         gate_up.bias(a, 0) == nullptr;
+}
+
+// Both halves of some rows of a gated layer's result, side by side.
+struct GatedTile {
+  const float* gate;
+  const float* up;
+  int64_t stride;
+  int64_t tokens;
+  int64_t rows;
+};
+
+// out = silu(gate) * up, out being in call.out.
+inline void store_gated(const Call& call, float* out, const GatedTile& tile) {
+  for (int64_t t = 0; t < tile.tokens; ++t) {
+    call.kernels.gate(out + t * call.out.row_stride, tile.gate + t * tile.stride,
+                      tile.up + t * tile.stride, tile.rows);
+  }
 }
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

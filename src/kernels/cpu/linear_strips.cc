@@ -70,7 +70,7 @@ struct StripSlice {
   int64_t groups;
 };
 
-// The tile of `count` rows of activations from the t-th, but for where it goes.
+// The rows of activations from the t-th, but for where their products go.
 StripTile tile_of(const Call& call, const StripJob& job, const StripSlice& slice, int64_t t) {
   const Segment& segment = job.segment;
   const LinearScratch::Quantized& x = call.quantized(segment.group_size);
@@ -101,12 +101,12 @@ void multiply_gated(const Call& call,
   tile.y = both;
   tile.y_stride = 2 * width;
   kernel(tile);
-  float* out = call.out.f32_row(t) + job.panel * kPanelRows;
-  const int64_t rows = rows_from(job.segment, job.panel, job.own_panels());
-  for (int64_t i = 0; i < count; ++i) {
-    const float* gate = both + i * 2 * width;
-    call.kernels.gate(out + i * call.out.row_stride, gate, gate + width, rows);
-  }
+  store_gated(call, call.out.f32_row(t) + job.panel * kPanelRows,
+              {.gate = both,
+               .up = both + width,
+               .stride = 2 * width,
+               .tokens = count,
+               .rows = rows_from(job.segment, job.panel, job.own_panels())});
 }
 
 void multiply_strip(const Call& call, const StripJob& job, const StripSlice& slice) {
@@ -220,9 +220,7 @@ bool uses_strips(const LinearOps& ops, const CpuWeight& weight, int64_t tokens, 
 }
 
 bool gates_by_strips(const CpuWeight& gate_up) {
-  const auto segments = gate_up.segments();
-  return segments.size() == 2 && alike(segments[0], segments[1]) &&
-         segments[0].columns <= kStripDepth && gate_up.bias(segments[0], 0) == nullptr;
+  return halves_alike(gate_up) && gate_up.columns() <= kStripDepth;
 }
 
 void multiply_by_strips(ThreadPool& pool, const Call& call) {

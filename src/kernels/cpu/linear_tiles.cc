@@ -256,7 +256,14 @@ class JobRunner {
 
   void store(int64_t tile) {
     kernels_.drain(pipeline_);
-    if (job_.up != nullptr) return store_gated(tile);
+    if (job_.up != nullptr) {
+      return store_gated(call_, out(tile),
+                         {.gate = work_.y,
+                          .up = work_.y + job_.panels * kPanelRows,
+                          .stride = kBlockWidth,
+                          .tokens = tokens_from(tile),
+                          .rows = rows()});
+    }
     const bool last = job_.group_end == job_.segment.groups;
     ops_.write({.y = work_.y,
                 .tokens = tokens_from(tile),
@@ -264,14 +271,6 @@ class JobRunner {
                 .bias = last ? call_.weight.bias(job_.segment, job_.panel) : nullptr,
                 .out = out(tile),
                 .out_stride = call_.out.row_stride});
-  }
-
-  void store_gated(int64_t tile) {
-    for (int64_t t = 0; t < tokens_from(tile); ++t) {
-      const float* gate = work_.y + t * kBlockWidth;
-      call_.kernels.gate(out(tile) + t * call_.out.row_stride, gate,
-                         gate + job_.panels * kPanelRows, rows());
-    }
   }
 
   const Call& call_;
@@ -348,11 +347,9 @@ bool uses_tiles(const LinearKernels& kernels, const CpuWeight& weight, int64_t t
 }
 
 bool gates_by_tiles(const CpuWeight& gate_up, int64_t tokens) {
-  const auto segments = gate_up.segments();
-  if (segments.size() != 2 || !alike(segments[0], segments[1])) return false;
   const bool one_slice =
-      tokens <= int64_t{kBlockTiles} * kTileTokens || segments[0].columns <= kSliceColumns;
-  return one_slice && gate_up.bias(segments[0], 0) == nullptr;
+      tokens <= int64_t{kBlockTiles} * kTileTokens || gate_up.columns() <= kSliceColumns;
+  return one_slice && halves_alike(gate_up);
 }
 
 ActivationLayout tile_layout(int64_t tokens, int64_t columns) {
