@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Asks `quern serve` for answers in many random JSON schemas and checks each with another validator.
 
-Usage: bench/json_schema.py MODEL [--schemas 500] [--seed 1]      (needs the Python package jsonschema)
+Usage: bench/json_schema.py MODEL [--schemas 500] [--max-tokens 1500] [--seed 1]   (needs the Python package jsonschema)
 
 The schemas nest objects, arrays, unions, references, enumerations, patterns, formats, bounds and optional
-members. Reported: answers that ended, of them valid ones, schemas refused by name, and what masks cost:
-time per token with the same prompt free and bound to a schema.
+members. Reported: answers that are valid, those of them that the limit of --max-tokens made shorter, schemas
+refused by name, and what masks cost: time per token with the same prompt free and bound to a schema.
 """
 
 import argparse
@@ -86,9 +86,9 @@ class Schemas:
         return schema
 
 
-def ask(url, schema, seed):
+def ask(url, schema, seed, max_tokens):
     body = {"model": "model", "messages": [{"role": "user", "content": "Give a JSON object about a mill."}],
-            "max_tokens": 1500, "temperature": 0.8, "seed": seed,
+            "max_tokens": max_tokens, "temperature": 0.8, "seed": seed,
             "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}}
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=600)
     connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
@@ -96,19 +96,18 @@ def ask(url, schema, seed):
     return response.status, json.loads(response.read())
 
 
-def judge(url, schema, seed):
-    status, answer = ask(url, schema, seed)
+def judge(url, schema, seed, max_tokens):
+    status, answer = ask(url, schema, seed, max_tokens)
     if status != 200:
         return "refused", answer["error"]["message"]
     choice = answer["choices"][0]
-    if choice["finish_reason"] != "stop":
-        return "cut", choice["finish_reason"]
     text = choice["message"]["content"]
+    is_whole = choice["finish_reason"] == "stop"
     try:
         jsonschema.validate(json.loads(text), schema, cls=jsonschema.Draft202012Validator)
     except (ValueError, jsonschema.ValidationError) as error:
-        return "wrong", f"{json.dumps(schema)} -> {text}: {str(error)[:200]}"
-    return "valid", ""
+        return "wrong" if is_whole else "cut", f"{json.dumps(schema)} -> {text}: {str(error)[:200]}"
+    return "valid" if is_whole else "shortened", ""
 
 
 def mask_cost(arguments, url, clients):
@@ -128,6 +127,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--schemas", type=int, default=500)
+    parser.add_argument("--max-tokens", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quern", default="build/release/quern")
@@ -137,8 +137,8 @@ def main():
     wanted = [schemas.whole() for _ in range(arguments.schemas)]
     with quern_server(arguments, arguments.model, "--served-model-name", "model") as url:
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
-            outcomes = list(pool.map(lambda i: judge(url, wanted[i], i), range(len(wanted))))
-        counts = {name: sum(o[0] == name for o in outcomes) for name in ("valid", "wrong", "cut", "refused")}
+            outcomes = list(pool.map(lambda i: judge(url, wanted[i], i, arguments.max_tokens), range(len(wanted))))
+        counts = {name: sum(o[0] == name for o in outcomes) for name in ("valid", "shortened", "cut", "wrong", "refused")}
         print(f"{len(wanted)} schemas: {counts}")
         for kind in ("wrong", "refused", "cut"):
             for message in sorted({re.sub(r"\$[^:]*:", "", text) for name, text in outcomes if name == kind})[:8]:

@@ -415,19 +415,38 @@ bool Engine::commit_token(Sequence& sequence, SampledToken sampled, EventSink si
 }
 
 std::optional<SampledToken> Engine::sample(Sequence& sequence, int64_t logit_row) {
+  TokenConstraint* constraint = sequence.request.constraint.get();
+  if (constraint == nullptr) return sample_among(sequence, logit_row, {});
+  constraint->fill_mask(allowed_);
+  std::optional<SampledToken> sampled = sample_among(sequence, logit_row, allowed_);
+  if (sampled && ends_too_late(sequence, sampled->token)) {
+    constraint->fill_closing_mask(allowed_);
+    sampled = sample_among(sequence, logit_row, allowed_);
+    sequence.shortened = true;
+  }
+  if (sampled) constraint->accept(sampled->token);
+  return sampled;
+}
+
+bool Engine::ends_too_late(const Sequence& sequence, int32_t token) {
+  TokenConstraint& constraint = *sequence.request.constraint;
+  const int64_t left = sequence.request.max_tokens - sequence.output_tokens();
+  return constraint.distance() <= left && constraint.distance_behind(token) >= left;
+}
+
+std::optional<SampledToken> Engine::sample_among(const Sequence& sequence,
+                                                 int64_t logit_row,
+                                                 std::span<const uint32_t> allowed) {
   const Request& request = sequence.request;
   std::span<const int32_t> banned = banned_tokens(sequence);
-  const std::span<const uint32_t> allowed = allowed_tokens(sequence, banned);
-  std::optional<SampledToken> sampled =
-      sampler_.sample(logits_at(logit_row), {.params = request.sampling,
-                                             .tokens = sequence.tokens,
-                                             .prompt_tokens = sequence.prompt_tokens,
-                                             .banned = banned,
-                                             .top_logprobs = request.top_logprobs,
-                                             .bias = request.logit_bias,
-                                             .allowed = allowed});
-  if (sampled && request.constraint) request.constraint->accept(sampled->token);
-  return sampled;
+  if (!allowed.empty() && !any_left(allowed, banned)) banned = {};
+  return sampler_.sample(logits_at(logit_row), {.params = request.sampling,
+                                                .tokens = sequence.tokens,
+                                                .prompt_tokens = sequence.prompt_tokens,
+                                                .banned = banned,
+                                                .top_logprobs = request.top_logprobs,
+                                                .bias = request.logit_bias,
+                                                .allowed = allowed});
 }
 
 std::span<const float> Engine::logits_at(int64_t logit_row) const {
@@ -450,19 +469,14 @@ std::span<const int32_t> Engine::banned_tokens(const Sequence& sequence) {
   return banned_;
 }
 
-std::span<const uint32_t> Engine::allowed_tokens(Sequence& sequence,
-                                                 std::span<const int32_t>& banned) {
-  if (!sequence.request.constraint) return {};
-  sequence.request.constraint->fill_mask(allowed_);
-  if (banned.empty()) return allowed_;
-  const auto is_banned = [&](int32_t token) { return contains(banned, token); };
+bool Engine::any_left(std::span<const uint32_t> allowed, std::span<const int32_t> banned) const {
+  if (banned.empty()) return true;
   const auto vocabulary = static_cast<int32_t>(model_.spec().vocabulary);
   for (int32_t token = 0; token < vocabulary; ++token) {
-    const uint32_t word = allowed_[static_cast<size_t>(token / 32)];
-    if ((word >> (token % 32) & 1) != 0 && !is_banned(token)) return allowed_;
+    const uint32_t word = allowed[static_cast<size_t>(token / 32)];
+    if ((word >> (token % 32) & 1) != 0 && !contains(banned, token)) return true;
   }
-  banned = {};
-  return allowed_;
+  return false;
 }
 
 std::optional<Engine::Ending> Engine::append_text(Sequence& sequence, std::string& text) {
@@ -471,7 +485,8 @@ std::optional<Engine::Ending> Engine::append_text(Sequence& sequence, std::strin
   const TokenConstraint* constraint = sequence.request.constraint.get();
   const bool is_end = ends_text(sequence, token);
   if (is_end || (constraint != nullptr && constraint->ended())) {
-    ending = Ending{FinishReason::kStop, {}, {}};
+    const bool whole = !sequence.shortened;
+    ending = Ending{whole ? FinishReason::kStop : FinishReason::kLength, {}, {}};
   } else if (sequence.output_tokens() == sequence.request.max_tokens) {
     ending = Ending{FinishReason::kLength, {}, {}};
   }

@@ -147,6 +147,12 @@ class Engine {
   // nullopt: the sequence was finished, because no token could be sampled.
   std::optional<SampledToken> sample_or_fail(Sequence& sequence, int64_t logit_row, EventSink sink);
   std::optional<SampledToken> sample(Sequence& sequence, int64_t logit_row);
+  // The same among the tokens of a mask; empty: all.
+  std::optional<SampledToken> sample_among(const Sequence& sequence,
+                                           int64_t logit_row,
+                                           std::span<const uint32_t> allowed);
+  // Whether the constraint could be met within max_tokens so far, and no longer behind the token.
+  static bool ends_too_late(const Sequence& sequence, int32_t token);
   // Whether the sequence goes on.
   bool commit_token(Sequence& sequence, SampledToken sampled, EventSink sink);
   // Counts `count` more tokens as computed.
@@ -154,8 +160,8 @@ class Engine {
   bool ends_text(const Sequence& sequence, int32_t token) const;
   // What min_tokens forbids.
   std::span<const int32_t> banned_tokens(const Sequence& sequence);
-  // What the constraint allows; empty without one. Drops `banned` where nothing would be left.
-  std::span<const uint32_t> allowed_tokens(Sequence& sequence, std::span<const int32_t>& banned);
+  // Whether a token is allowed and not banned.
+  bool any_left(std::span<const uint32_t> allowed, std::span<const int32_t> banned) const;
   std::span<const float> logits_at(int64_t logit_row) const;
   // The text that the last token makes certain, and whether the sequence ends with it.
   std::optional<Ending> append_text(Sequence& sequence, std::string& text);

@@ -66,7 +66,9 @@ struct Request {
 
   // What the answer may say; nullptr: anything. The answer ends with kStop when the constraint has
   // ended. It has the last word against min_tokens: where it allows nothing but tokens that end
-  // the text, one of them is sampled.
+  // the text, one of them is sampled. Where max_tokens suffice for its shortest text, it is met: a
+  // token behind which they would no longer is sampled again among those that bring the end nearer,
+  // and the answer ends with kLength.
   std::unique_ptr<TokenConstraint> constraint;
 
   // Set: a PromptLogprobsEvent is wanted, with that many alternatives. Costs the logits of every
@@ -99,7 +101,7 @@ Result<Unit> validate(const Request& request, const RequestLimits& limits);
 
 enum class FinishReason : uint8_t {
   kStop,       // a stop string, a stop token or the model's end of text; an embedding is complete
-  kLength,     // max_tokens
+  kLength,     // max_tokens ended the answer, or made it shorter
   kCancelled,  // cancel()
   kError,      // the model failed; FinishedEvent::error says how
   kExpired,    // its deadline passed before it began to run

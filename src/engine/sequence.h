@@ -73,6 +73,7 @@ struct Sequence {
   bool admitted = false;  // took blocks, if only to lose them again
   bool started = false;   // was in a batch
   bool cancelled = false;
+  bool shortened = false;  // max_tokens chose tokens, so that the constraint is met in time
 };
 
 }  // namespace quern

@@ -34,6 +34,10 @@ class HashConstraint final : public TokenConstraint {
     --left_;
   }
 
+  int64_t distance() const override { return left_; }
+  int64_t distance_behind(int32_t) override { return left_ - 1; }
+  void fill_closing_mask(std::span<uint32_t> mask) override { fill_mask(mask); }
+
   bool ended() const override { return left_ <= 0; }
 
   bool allows(int64_t token) const {

@@ -39,6 +39,9 @@ class GrammarConstraint final : public TokenConstraint {
       : matcher_(std::move(grammar)) {}
 
   void fill_mask(std::span<uint32_t> mask) override { matcher_.fill_mask(mask); }
+  int64_t distance() const override { return matcher_.distance(); }
+  int64_t distance_behind(int32_t token) override { return matcher_.distance_behind(token); }
+  void fill_closing_mask(std::span<uint32_t> mask) override { matcher_.fill_closing_mask(mask); }
   void accept(int32_t token) override { QUERN_CHECK(matcher_.accept(token)); }
   bool ended() const override { return matcher_.ended(); }
 
@@ -115,10 +118,14 @@ GrammarMatcher::GrammarMatcher(std::shared_ptr<const Grammar> grammar)
   simulator_.start(current_);
 }
 
+void GrammarMatcher::clear(std::span<uint32_t> mask) const {
+  QUERN_CHECK(mask.size() * 32 >= static_cast<size_t>(grammar_->trie().vocabulary_size()));
+  std::fill(mask.begin(), mask.end(), 0);
+}
+
 void GrammarMatcher::fill_mask(std::span<uint32_t> mask) {
   const TokenTrie& trie = grammar_->trie();
-  QUERN_CHECK(mask.size() * 32 >= static_cast<size_t>(trie.vocabulary_size()));
-  std::fill(mask.begin(), mask.end(), 0);
+  clear(mask);
   if (stopped_ || current_.can_end) {
     for (const int32_t id : trie.eos_ids()) set_bit(mask, id);
   }
@@ -197,34 +204,107 @@ bool GrammarMatcher::run(GrammarSet from, std::string_view bytes, GrammarSet& to
   return true;
 }
 
-bool GrammarMatcher::accept(int32_t token) {
+GrammarMatcher::Move GrammarMatcher::move(int32_t token, GrammarSet& to) {
   const TokenTrie& trie = grammar_->trie();
-  if (stopped_) return trie.is_eos(token);
-  GrammarSet next;
-  if (simulator_.step_token(current_, token, next)) {
-    current_ = std::move(next);
-    return true;
-  }
-  if (trie.is_eos(token)) {
-    stopped_ = current_.can_end;
-    return stopped_;
-  }
+  if (stopped_) return trie.is_eos(token) ? Move::kEnd : Move::kNone;
+  if (simulator_.step_token(current_, token, to)) return Move::kOn;
+  if (trie.is_eos(token)) return current_.can_end ? Move::kEnd : Move::kNone;
   const std::string_view bytes = trie.token_bytes(token);
-  if (bytes.empty()) return false;
-  if (run(current_, bytes, next)) {
-    current_ = std::move(next);
-    return true;
-  }
+  if (bytes.empty()) return Move::kNone;
+  if (run(current_, bytes, to)) return Move::kOn;
   // With too many readings the one that the mask went by may have been dropped on the way.
   for (const GrammarElement& element : current_.elements) {
     GrammarSet one;
     one.elements.push_back(element);
-    if (run(one, bytes, next)) {
-      current_ = std::move(next);
-      return true;
+    if (run(one, bytes, to)) return Move::kOn;
+  }
+  return Move::kNone;
+}
+
+bool GrammarMatcher::accept(int32_t token) {
+  GrammarSet next;
+  const Move move = this->move(token, next);
+  if (move == Move::kEnd) stopped_ = true;
+  if (move == Move::kOn) current_ = std::move(next);
+  return move != Move::kNone;
+}
+
+int64_t GrammarMatcher::distance(const GrammarSet& set) const {
+  if (set.can_end) return 0;
+  int64_t least = kGrammarFar;
+  for (const GrammarElement& element : set.elements) {
+    int64_t all = grammar_->program().distance(element.state);
+    for (int32_t stack = element.stack; stack != 0 && all < least;) {
+      const GrammarStacks::Frame& caller = simulator_.stacks.frame(stack);
+      all += grammar_->program().distance(caller.state);
+      stack = caller.below;
+    }
+    least = std::min(least, all);
+  }
+  return least;
+}
+
+int64_t GrammarMatcher::distance_behind(int32_t token) {
+  const size_t stacks_before = simulator_.stacks.size();
+  GrammarSet next;
+  const int64_t left = move(token, next) == Move::kEnd ? 0 : distance(next);
+  simulator_.stacks.shrink(stacks_before);
+  return left;
+}
+
+void GrammarMatcher::fill_closing_mask(std::span<uint32_t> mask) {
+  const int64_t left = distance();
+  if (left == kGrammarFar) return fill_mask(mask);
+  clear(mask);
+  if (left == 0) {
+    for (const int32_t id : grammar_->trie().eos_ids()) set_bit(mask, id);
+    return;
+  }
+  const size_t stacks_before = simulator_.stacks.size();
+  GrammarSet next;
+  for (const GrammarElement& element : current_.elements) {
+    for (const AutomatonToken& edge : grammar_->program().tokens(element.state)) {
+      if (simulator_.step_token(current_, edge.token, next) && distance(next) < left)
+        set_bit(mask, edge.token);
     }
   }
-  return false;
+  add_closing_tokens(mask);
+  simulator_.stacks.shrink(stacks_before);
+  if (std::all_of(mask.begin(), mask.end(), [](uint32_t word) { return word == 0; }))
+    fill_mask(mask);  // an ambiguous grammar whose shortest reading was dropped
+}
+
+// Goes down the trie by bytes alone that each bring the end nearer: few do.
+void GrammarMatcher::add_closing_tokens(std::span<uint32_t> mask) {
+  const TokenTrie& trie = grammar_->trie();
+  const std::vector<TokenTrie::Node>& nodes = trie.nodes();
+  struct Level {
+    uint32_t end = 0;  // of the node's subtree
+    size_t stacks = 0;
+    int64_t distance = 0;
+  };
+  std::vector<Level> levels = {
+      {static_cast<uint32_t>(nodes.size()), simulator_.stacks.size(), distance()}};
+  if (path_.empty()) path_.resize(1);
+  path_[0] = current_;
+  for (uint32_t n = 1; n < nodes.size();) {
+    while (n >= levels.back().end) levels.pop_back();
+    const Level above = levels.back();
+    const size_t depth = levels.size();
+    if (path_.size() == depth) path_.emplace_back();
+    simulator_.stacks.shrink(above.stacks);
+    const TokenTrie::Node& node = nodes[n];
+    const bool alive = simulator_.step(path_[depth - 1], node.byte, path_[depth]);
+    const int64_t left = alive ? distance(path_[depth]) : kGrammarFar;
+    if (left >= above.distance) {
+      n = node.subtree_end;
+      continue;
+    }
+    for (uint32_t k = node.first_token; k < node.first_token + node.own_tokens; ++k)
+      set_bit(mask, trie.id(k));
+    levels.push_back({node.subtree_end, simulator_.stacks.size(), left});
+    ++n;
+  }
 }
 
 std::unique_ptr<TokenConstraint> make_constraint(std::shared_ptr<const Grammar> grammar) {

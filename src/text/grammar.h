@@ -55,8 +55,12 @@ class GrammarMatcher {
  public:
   explicit GrammarMatcher(std::shared_ptr<const Grammar> grammar);
 
-  // As TokenConstraint::fill_mask.
+  // As those of TokenConstraint. A token is counted for every byte, and for every special token, of
+  // the shortest end: each can be said alone, longer tokens only make it fewer.
   void fill_mask(std::span<uint32_t> mask);
+  void fill_closing_mask(std::span<uint32_t> mask);
+  int64_t distance() const { return stopped_ ? 0 : distance(current_); }
+  int64_t distance_behind(int32_t token);
 
   // Goes on by one token. False, and nothing changes, where the grammar does not allow it.
   bool accept(int32_t token);
@@ -68,6 +72,13 @@ class GrammarMatcher {
   bool ended() const { return stopped_ || (current_.can_end && current_.elements.empty()); }
 
  private:
+  enum class Move { kNone, kOn, kEnd };
+
+  // Where a token leads; `to` is where the text then stands, when it goes on.
+  Move move(int32_t token, GrammarSet& to);
+  int64_t distance(const GrammarSet& set) const;
+  void add_closing_tokens(std::span<uint32_t> mask);
+  void clear(std::span<uint32_t> mask) const;
   void add_mask(int32_t state, std::span<uint32_t> mask);
   void add_uncertain(std::span<uint32_t> mask);
   bool run(GrammarSet from, std::string_view bytes, GrammarSet& to);

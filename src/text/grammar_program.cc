@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <queue>
 #include <unordered_map>
 
 #include <fmt/format.h>
@@ -40,6 +41,7 @@ class GrammarProgramBuilder {
   Result<Unit> refuse_left_recursion() const;
   Result<Unit> visit_left(RuleId rule, std::vector<uint8_t>& colour) const;
   void flatten();
+  Result<Unit> find_distances();
   Result<Unit> find_follow();
   Result<Unit> find_classes();
   std::vector<std::vector<int32_t>> sources() const;
@@ -97,6 +99,7 @@ Result<GrammarProgram> GrammarProgramBuilder::run(const GrammarLimits& limits) {
   drop_dead();
   QUERN_TRY(refuse_left_recursion());
   flatten();
+  QUERN_TRY(find_distances());
   QUERN_TRY(find_follow());
   QUERN_TRY(find_classes());
   return std::move(program_);
@@ -234,10 +237,10 @@ void GrammarProgramBuilder::flatten() {
     return state.accepting && state.edges.empty() && state.calls.empty() && state.tokens.empty();
   };
   const auto mark = [&](int32_t rule) {
-    program_.states_.push_back({static_cast<uint32_t>(program_.edges_.size()),
-                                static_cast<uint32_t>(program_.calls_.size()),
-                                static_cast<uint32_t>(program_.tokens_.size()), rule, 0, false,
-                                false});
+    program_.states_.push_back({.edges = static_cast<uint32_t>(program_.edges_.size()),
+                                .calls = static_cast<uint32_t>(program_.calls_.size()),
+                                .tokens = static_cast<uint32_t>(program_.tokens_.size()),
+                                .rule = rule});
   };
   for (size_t r = 0; r < rule_count(); ++r) {
     const int32_t start = start_of_rule_[r];
@@ -259,6 +262,59 @@ void GrammarProgramBuilder::flatten() {
   }
   mark(0);
   program_.start_ = start_of_rule_[0];
+}
+
+// Dijkstra's algorithm from the ends of rules backwards, as Knuth generalised it: a call costs what
+// the called rule does, and counts once the distances of that rule and of what follows are known.
+Result<Unit> GrammarProgramBuilder::find_distances() {
+  const size_t states = program_.state_count();
+  const size_t ways = program_.edges_.size() + program_.tokens_.size() + program_.calls_.size();
+  budget_.steps -= static_cast<int64_t>(states + 2 * ways);
+  if (budget_.steps < 0) return out_of_steps();
+  struct Caller {
+    int32_t state;
+    GrammarCall call;
+  };
+  std::vector<std::vector<int32_t>> before(states);  // where a byte or a token leads from
+  std::vector<std::vector<Caller>> waiting(states);  // calls that the state's distance counts in
+  std::priority_queue<std::pair<int32_t, int32_t>, std::vector<std::pair<int32_t, int32_t>>,
+                      std::greater<>>
+      queue;  // distances and states, the nearest first
+  for (int32_t s = 0; s < static_cast<int32_t>(states); ++s) {
+    for (const AutomatonEdge& e : program_.edges(s)) {
+      auto& list = before[static_cast<size_t>(e.target)];
+      if (list.empty() || list.back() != s) list.push_back(s);
+    }
+    for (const AutomatonToken& e : program_.tokens(s))
+      before[static_cast<size_t>(e.target)].push_back(s);
+    for (const GrammarCall& c : program_.calls(s)) {
+      waiting[static_cast<size_t>(c.start)].push_back({s, c});
+      if (c.target != kTailCall) waiting[static_cast<size_t>(c.target)].push_back({s, c});
+    }
+    if (program_.accepting(s)) queue.emplace(0, s);
+  }
+  std::vector<bool> known(states);
+  const auto reach = [&](int32_t s, int64_t distance) {
+    if (!known[static_cast<size_t>(s)])
+      queue.emplace(static_cast<int32_t>(std::min<int64_t>(distance, kGrammarFar)), s);
+  };
+  while (!queue.empty()) {
+    const auto [distance, state] = queue.top();
+    queue.pop();
+    if (known[static_cast<size_t>(state)]) continue;
+    known[static_cast<size_t>(state)] = true;
+    program_.states_[static_cast<size_t>(state)].distance = distance;
+    for (const int32_t s : before[static_cast<size_t>(state)]) reach(s, int64_t{distance} + 1);
+    for (const Caller& caller : waiting[static_cast<size_t>(state)]) {
+      const GrammarCall& call = caller.call;
+      const bool tail = call.target == kTailCall;
+      if (!known[static_cast<size_t>(call.start)]) continue;
+      if (!tail && !known[static_cast<size_t>(call.target)]) continue;
+      reach(caller.state,
+            int64_t{program_.distance(call.start)} + (tail ? 0 : program_.distance(call.target)));
+    }
+  }
+  return Unit{};
 }
 
 ByteSet GrammarProgramBuilder::first_bytes(int32_t state) const {

@@ -30,6 +30,9 @@ struct GrammarCall {
 
 inline constexpr int32_t kTailCall = -1;
 
+// Distances beyond are not told apart.
+inline constexpr int32_t kGrammarFar = 1 << 30;
+
 // Immutable after it is built.
 class GrammarProgram {
  public:
@@ -59,6 +62,9 @@ class GrammarProgram {
   // Whether the state ends its rule.
   bool accepting(int32_t state) const { return at(state).accepting; }
 
+  // The fewest bytes and special tokens from the state to the end of its rule; at most kGrammarFar.
+  int32_t distance(int32_t state) const { return at(state).distance; }
+
   // Whether bytes alone lead on: neither calls nor the end of the rule.
   bool plain(int32_t state) const { return at(state).plain; }
 
@@ -79,6 +85,7 @@ class GrammarProgram {
     uint32_t tokens = 0;
     int32_t rule = 0;
     int32_t mask_class = 0;
+    int32_t distance = kGrammarFar;
     bool accepting = false;
     bool plain = false;
   };

@@ -1,5 +1,5 @@
 // Fuzzes the compiler of JSON schemas: within its limits every input compiles or names its mistake,
-// and what a compiled grammar says is JSON.
+// and what a compiled grammar says is JSON, also when it must come to its end.
 #include <cstdint>
 #include <string_view>
 #include <vector>
@@ -26,22 +26,35 @@ std::shared_ptr<const TokenTrie> make_trie() {
   return TokenTrie::build(source);
 }
 
+constexpr int64_t kMostTokens = 200;
+
+int32_t pick(const std::vector<uint32_t>& mask, uint64_t dice) {
+  std::vector<int32_t> ids;
+  for (int32_t id = 0; id < static_cast<int32_t>(mask.size() * 32); ++id) {
+    if ((mask[static_cast<uint32_t>(id) / 32] >> (id % 32) & 1) != 0) ids.push_back(id);
+  }
+  QUERN_CHECK(!ids.empty());
+  return ids[dice % ids.size()];
+}
+
 void answer(const std::shared_ptr<const Grammar>& grammar, uint64_t seed) {
   GrammarMatcher matcher(grammar);
   std::string text;
   std::vector<uint32_t> mask(16);
-  for (uint64_t step = 0; step < 200 && !matcher.ended(); ++step) {
+  const bool suffices = matcher.distance() <= kMostTokens;
+  for (int64_t left = kMostTokens; left > 0 && !matcher.ended(); --left) {
+    const uint64_t dice = random_bits(seed, 1, static_cast<uint64_t>(left));
     matcher.fill_mask(mask);
-    std::vector<int32_t> ids;
-    for (int32_t id = 0; id < grammar->trie().vocabulary_size(); ++id) {
-      if ((mask[static_cast<uint32_t>(id) / 32] >> (id % 32) & 1) != 0) ids.push_back(id);
+    int32_t id = pick(mask, dice);
+    if (suffices && matcher.distance_behind(id) >= left) {
+      matcher.fill_closing_mask(mask);
+      id = pick(mask, dice);
     }
-    QUERN_CHECK(!ids.empty());
-    const int32_t id = ids[random_bits(seed, 1, step) % ids.size()];
     QUERN_CHECK(matcher.accept(id));
     text += grammar->trie().token_bytes(id);
   }
-  if (matcher.ended()) QUERN_CHECK(OrderedJson::accept(text));
+  QUERN_CHECK(matcher.may_end() == (suffices || matcher.ended()));
+  if (suffices) QUERN_CHECK(OrderedJson::accept(text));
 }
 
 }  // namespace

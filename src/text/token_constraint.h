@@ -19,6 +19,15 @@ class TokenConstraint {
   // mask: [ceil(vocabulary / 32)].
   virtual void fill_mask(std::span<uint32_t> mask) = 0;
 
+  // The fewest tokens that complete the answer from here: 0 where it may end.
+  virtual int64_t distance() const = 0;
+
+  // The same behind a token that the last mask allowed.
+  virtual int64_t distance_behind(int32_t token) = 0;
+
+  // As fill_mask(), but only tokens that bring the end nearer, or end an answer that may end.
+  virtual void fill_closing_mask(std::span<uint32_t> mask) = 0;
+
   // Goes on by a token that the last mask allowed.
   virtual void accept(int32_t token) = 0;
 

@@ -140,6 +140,16 @@ def test_holds_answers_to_a_schema(client, server):
     Trip.model_validate_json(answer.choices[0].message.content)
 
 
+def test_ends_a_schema_before_the_last_token(client, server):
+    schema = {"type": "object", "properties": {"text": {"type": "string", "minLength": 12}},
+              "required": ["text"], "additionalProperties": False}
+    for max_tokens in range(26, 34):
+        answer = ask(client, server, max_tokens=max_tokens, temperature=1, seed=max_tokens, response_format={
+            "type": "json_schema", "json_schema": {"name": "text", "strict": True, "schema": schema}})
+        assert answer.choices[0].finish_reason in ("stop", "length")
+        assert len(json.loads(answer.choices[0].message.content)["text"]) >= 12
+
+
 def test_parses_into_a_model(client, server):
     answer = client.chat.completions.parse(
         model=server.model, messages=MESSAGES, max_tokens=200, temperature=0, response_format=Trip)
