@@ -34,6 +34,7 @@ struct ServeOptions {
   int64_t drain_seconds = 30;
   int64_t queue_seconds = 60;
   int64_t watchdog_seconds = 120;
+  std::optional<int64_t> max_connections;
   bool insecure = false;
   bool public_metrics = false;
 };
@@ -169,6 +170,21 @@ std::string environment(const char* name) {
   return value == nullptr ? "" : value;
 }
 
+// Those that were asked for, or the default as far as this process may open files.
+Result<int64_t> choose_connections(const ServeOptions& options) {
+  const int64_t wanted = options.max_connections.value_or(options.server.max_connections);
+  const int64_t most = raise_file_limit(wanted);
+  if (options.max_connections || most <= 0) {
+    QUERN_TRY(require_file_limit(wanted, "--max-connections"));
+  } else if (most < wanted) {
+    fmt::print(
+        stderr,
+        "note: {} connections at once, as this process may open {} files; `ulimit -n` raises it\n",
+        most, most + kSpareFiles);
+  }
+  return std::min(most, wanted);
+}
+
 Result<Unit> run_serve(ServeOptions& options) {
   // All that can be wrong without a model is said before one is loaded.
   const Guards guards = QUERN_TRY(open_guards(options));
@@ -176,7 +192,7 @@ Result<Unit> run_serve(ServeOptions& options) {
   options.server.tls = guards.tls.get();
   if (!options.insecure) QUERN_TRY(check_exposure(options.server));
   const std::vector<std::string> names = QUERN_TRY(choose_names(options));
-  QUERN_TRY(require_file_limit(options.server.max_connections, "--max-connections"));
+  options.server.max_connections = QUERN_TRY(choose_connections(options));
   if (!options.kv_cache.empty()) {
     options.model.kv_cache_bytes = QUERN_TRY(parse_bytes(options.kv_cache));
   }
@@ -233,9 +249,10 @@ void add_network_options(CLI::App& app, ServeOptions* options) {
   app.add_option("--cors-origin", server.cors_origins,
                  "Let pages of this origin call; may be given again, * is any")
       ->allow_extra_args(false);
-  app.add_option("--max-connections", server.max_connections, "Open at once")
-      ->check(CLI::Range(1, 1'000'000))
-      ->capture_default_str();
+  app.add_option("--max-connections", options->max_connections,
+                 fmt::format("Open at once (default: {}, or what `ulimit -n` leaves)",
+                             server.max_connections))
+      ->check(CLI::Range(1, 1'000'000));
   app.add_option("--request-threads", server.request_threads,
                  "Threads that turn bodies into tokens")
       ->check(CLI::Range(1, 64))

@@ -330,6 +330,14 @@ class BadCommandLines(unittest.TestCase):
         self.assertIn("raise `ulimit -n`", done.err)
         self.assertNotIn("give at most", done.err)
 
+    def test_takes_as_many_connections_as_it_may_open_files(self):
+        few = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+        done = quern("serve", "/nowhere", preexec=few)
+        self.assertEqual(done.status, 3, done)
+        self.assertIn("note: 192 connections at once", done.err)
+        self.assertIn("/nowhere", done.err)
+        self.assertIn("give at most 192", quern("serve", "/nowhere", "--max-connections", "500", preexec=few).err)
+
 
 if __name__ == "__main__":
     unittest.main()
