@@ -66,6 +66,19 @@ size_t first_position(std::span<const float> row, float value) {
   return at;
 }
 
+// What a mask allows of a row, minus infinity for the rest.
+QUERN_CLONES
+void copy_allowed(float* to, const float* from, const uint32_t* allowed, size_t count) {
+  constexpr size_t kWord = 32;
+  size_t begin = 0;
+  for (; begin + kWord <= count; begin += kWord, ++allowed) {
+    for (size_t i = 0; i < kWord; ++i)
+      to[begin + i] = (*allowed >> i & 1) != 0 ? from[begin + i] : kMinusInfinity;
+  }
+  for (size_t i = begin; i < count; ++i)
+    to[i] = (*allowed >> (i - begin) & 1) != 0 ? from[i] : kMinusInfinity;
+}
+
 // Whether the choice is not made from the logits as they are.
 bool changes_logits(const SamplingContext& context) {
   const SamplingParams& params = context.params;
@@ -140,11 +153,11 @@ std::optional<SampledToken> Sampler::sample(std::span<const float> logits,
   if (!extremes.all_finite()) return std::nullopt;
   std::span<const float> row = logits;
   if (changes_logits(context)) {
-    std::copy(logits.begin(), logits.end(), work_.begin());
+    copy_logits(logits, context);
     for (const LogitBias& entry : context.bias)
       work_[static_cast<size_t>(entry.token)] += entry.bias;
     penalise(context);
-    forbid(context);
+    for (const int32_t token : context.banned) work_[static_cast<size_t>(token)] = kMinusInfinity;
     row = work_;
     extremes = extremes_of(row);
   }
@@ -187,18 +200,14 @@ void Sampler::penalise(const SamplingContext& context) {
   }
 }
 
-void Sampler::forbid(const SamplingContext& context) {
-  for (const int32_t token : context.banned) work_[static_cast<size_t>(token)] = kMinusInfinity;
-  if (context.allowed.empty()) return;
-  QUERN_CHECK(context.allowed.size() * 32 >= work_.size());
-  for (size_t begin = 0; begin < work_.size(); begin += 32) {
-    const uint32_t allowed = context.allowed[begin / 32];
-    if (allowed == UINT32_MAX) continue;
-    const size_t count = std::min<size_t>(32, work_.size() - begin);
-    for (size_t i = 0; i < count; ++i) {
-      if ((allowed >> i & 1) == 0) work_[begin + i] = kMinusInfinity;
-    }
+// What is not allowed stays at minus infinity whatever is added to it.
+void Sampler::copy_logits(std::span<const float> logits, const SamplingContext& context) {
+  if (context.allowed.empty()) {
+    std::copy(logits.begin(), logits.end(), work_.begin());
+    return;
   }
+  QUERN_CHECK(context.allowed.size() * 32 >= work_.size());
+  copy_allowed(work_.data(), logits.data(), context.allowed.data(), work_.size());
 }
 
 int32_t Sampler::draw(std::span<const float> row, const SamplingContext& context, float greatest) {

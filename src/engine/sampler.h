@@ -63,7 +63,7 @@ class Sampler {
   };
 
   void penalise(const SamplingContext& context);
-  void forbid(const SamplingContext& context);
+  void copy_logits(std::span<const float> logits, const SamplingContext& context);
   // From `row`, the logits or work_, whose greatest is `greatest`.
   int32_t draw(std::span<const float> row, const SamplingContext& context, float greatest);
   void gather(std::span<const float> row, const SamplingParams& params, float greatest);
