@@ -66,17 +66,17 @@ size_t first_position(std::span<const float> row, float value) {
   return at;
 }
 
-// What a mask allows of a row, minus infinity for the rest.
+// What a mask allows of a row, and `rest` in the place of what it does not.
 QUERN_CLONES
-void copy_allowed(float* to, const float* from, const uint32_t* allowed, size_t count) {
+void copy_allowed(float* to, const float* from, const uint32_t* allowed, size_t count, float rest) {
   constexpr size_t kWord = 32;
   size_t begin = 0;
   for (; begin + kWord <= count; begin += kWord, ++allowed) {
     for (size_t i = 0; i < kWord; ++i)
-      to[begin + i] = (*allowed >> i & 1) != 0 ? from[begin + i] : kMinusInfinity;
+      to[begin + i] = (*allowed >> i & 1) != 0 ? from[begin + i] : rest;
   }
   for (size_t i = begin; i < count; ++i)
-    to[i] = (*allowed >> (i - begin) & 1) != 0 ? from[i] : kMinusInfinity;
+    to[i] = (*allowed >> (i - begin) & 1) != 0 ? from[i] : rest;
 }
 
 // Whether the choice is not made from the logits as they are.
@@ -207,7 +207,7 @@ void Sampler::copy_logits(std::span<const float> logits, const SamplingContext& 
     return;
   }
   QUERN_CHECK(context.allowed.size() * 32 >= work_.size());
-  copy_allowed(work_.data(), logits.data(), context.allowed.data(), work_.size());
+  copy_allowed(work_.data(), logits.data(), context.allowed.data(), work_.size(), kMinusInfinity);
 }
 
 int32_t Sampler::draw(std::span<const float> row, const SamplingContext& context, float greatest) {
