@@ -14,6 +14,8 @@ namespace {
 // a long bounded text then share a few masks.
 constexpr int kMaskHorizonBytes = 32;
 
+constexpr int32_t kDead = -1;
+
 Error invalid(std::string message) { return {ErrorCode::kInvalidArgument, std::move(message)}; }
 
 Error out_of_steps() {
@@ -36,12 +38,11 @@ class GrammarProgramBuilder {
 
  private:
   Result<Unit> build_automata();
-  void find_live();
+  Result<Unit> find_distances();
   void drop_dead();
   Result<Unit> refuse_left_recursion() const;
   Result<Unit> visit_left(RuleId rule, std::vector<uint8_t>& colour) const;
   void flatten();
-  Result<Unit> find_distances();
   Result<Unit> find_follow();
   Result<Unit> find_classes();
   std::vector<std::vector<int32_t>> sources() const;
@@ -57,9 +58,9 @@ class GrammarProgramBuilder {
   const Expressions& expressions_;
   const ByteSet& alphabet_;
   AutomatonBudget budget_;
-  std::vector<Automaton> automata_;  // by rule
-  std::vector<std::vector<bool>> live_;
-  std::vector<int32_t> rule_of_call_;  // beside program_.calls_
+  std::vector<Automaton> automata_;              // by rule
+  std::vector<std::vector<int32_t>> distances_;  // by rule and state; kDead: no text ends there
+  std::vector<int32_t> rule_of_call_;            // beside program_.calls_
   std::vector<int32_t> start_of_rule_;
   GrammarProgram program_;
 };
@@ -94,12 +95,11 @@ Result<GrammarProgram> GrammarProgramBuilder::run(const GrammarLimits& limits) {
   }
   budget_ = {limits.states, limits.steps};
   QUERN_TRY(build_automata());
-  find_live();
-  if (!live_[0][0]) return invalid("matches no text at all");
+  QUERN_TRY(find_distances());
+  if (distances_[0][0] == kDead) return invalid("matches no text at all");
   drop_dead();
   QUERN_TRY(refuse_left_recursion());
   flatten();
-  QUERN_TRY(find_distances());
   QUERN_TRY(find_follow());
   QUERN_TRY(find_classes());
   return std::move(program_);
@@ -125,66 +125,83 @@ Result<Unit> GrammarProgramBuilder::build_automata() {
   return Unit{};
 }
 
-// A state is live when some text leads from it to the end of its rule.
-void GrammarProgramBuilder::find_live() {
+// Dijkstra's algorithm from the ends of rules backwards, as Knuth generalised it: a call costs what
+// the called rule does, and counts once the distances of that rule and of what follows are known.
+Result<Unit> GrammarProgramBuilder::find_distances() {
   struct Place {
     size_t rule;
     int32_t state;
   };
-  std::vector<std::vector<std::vector<int32_t>>> sources(rule_count());  // by rule and target
-  std::vector<std::vector<std::pair<Place, int32_t>>> callers(rule_count());
-  std::vector<Place> found;
-  const auto mark = [&](size_t rule, int32_t state) {
-    if (live_[rule][static_cast<size_t>(state)]) return;
-    live_[rule][static_cast<size_t>(state)] = true;
-    found.push_back({rule, state});
+  struct Caller {
+    Place place;
+    AutomatonCall call;
   };
+  struct Entry {
+    int32_t distance;
+    Place place;
+    bool operator>(const Entry& other) const { return distance > other.distance; }
+  };
+  std::vector<std::vector<std::vector<int32_t>>> before(rule_count());  // by rule and target
+  std::vector<std::vector<std::vector<Caller>>> waiting(rule_count());  // likewise
+  std::vector<std::vector<Caller>> callers(rule_count());
+  std::priority_queue<Entry, std::vector<Entry>, std::greater<>> queue;  // the nearest first
   for (size_t r = 0; r < rule_count(); ++r) {
     const std::vector<AutomatonState>& states = automata_[r].states;
-    live_.emplace_back(states.size());
-    sources[r].resize(states.size());
+    distances_.emplace_back(states.size(), kDead);
+    before[r].resize(states.size());
+    waiting[r].resize(states.size());
     for (size_t s = 0; s < states.size(); ++s) {
-      const auto state = static_cast<int32_t>(s);
+      const Place place = {r, static_cast<int32_t>(s)};
+      const size_t ways = states[s].edges.size() + states[s].tokens.size() + states[s].calls.size();
+      budget_.steps -= static_cast<int64_t>(1 + 2 * ways);
       for (const auto& e : states[s].edges)
-        sources[r][static_cast<size_t>(e.target)].push_back(state);
+        before[r][static_cast<size_t>(e.target)].push_back(place.state);
       for (const auto& e : states[s].tokens)
-        sources[r][static_cast<size_t>(e.target)].push_back(state);
-      for (const auto& c : states[s].calls)
-        callers[static_cast<size_t>(c.rule)].push_back({{r, state}, c.target});
+        before[r][static_cast<size_t>(e.target)].push_back(place.state);
+      for (const auto& c : states[s].calls) {
+        waiting[r][static_cast<size_t>(c.target)].push_back({place, c});
+        callers[static_cast<size_t>(c.rule)].push_back({place, c});
+      }
+      if (states[s].accepting) queue.push({0, place});
     }
   }
-  // Calls count once their rule and what follows them are both live: waiting at either.
-  std::vector<std::vector<std::vector<int32_t>>> waiting = sources;
-  for (auto& rule : waiting) {
-    for (auto& list : rule) list.clear();
-  }
-  for (size_t r = 0; r < rule_count(); ++r) {
-    for (size_t s = 0; s < automata_[r].states.size(); ++s) {
-      if (automata_[r].states[s].accepting) mark(r, static_cast<int32_t>(s));
-    }
-  }
-  while (!found.empty()) {
-    const Place place = found.back();
-    found.pop_back();
+  if (budget_.steps < 0) return out_of_steps();
+  const auto distance = [&](size_t rule, int32_t state) -> int32_t& {
+    return distances_[rule][static_cast<size_t>(state)];
+  };
+  const auto reach = [&](const Place& place, int64_t cost) {
+    if (distance(place.rule, place.state) == kDead)
+      queue.push({static_cast<int32_t>(std::min<int64_t>(cost, kGrammarFar)), place});
+  };
+  const auto reach_caller = [&](const Caller& caller) {
+    const int32_t called = distance(static_cast<size_t>(caller.call.rule), 0);
+    const int32_t behind = distance(caller.place.rule, caller.call.target);
+    if (called != kDead && behind != kDead) reach(caller.place, int64_t{called} + behind);
+  };
+  while (!queue.empty()) {
+    const auto [cost, place] = queue.top();
+    queue.pop();
     const auto state = static_cast<size_t>(place.state);
-    for (const int32_t s : sources[place.rule][state]) mark(place.rule, s);
-    for (const int32_t s : waiting[place.rule][state]) mark(place.rule, s);
+    if (distances_[place.rule][state] != kDead) continue;
+    distances_[place.rule][state] = cost;
+    for (const int32_t s : before[place.rule][state]) reach({place.rule, s}, int64_t{cost} + 1);
+    for (const Caller& caller : waiting[place.rule][state]) reach_caller(caller);
     if (place.state != 0) continue;
-    for (const auto& [caller, target] : callers[place.rule]) {
-      if (live_[caller.rule][static_cast<size_t>(target)]) mark(caller.rule, caller.state);
-      waiting[caller.rule][static_cast<size_t>(target)].push_back(caller.state);
-    }
+    for (const Caller& caller : callers[place.rule]) reach_caller(caller);
   }
+  return Unit{};
 }
 
 void GrammarProgramBuilder::drop_dead() {
   for (size_t r = 0; r < rule_count(); ++r) {
-    const auto dead = [&](const auto& e) { return !live_[r][static_cast<size_t>(e.target)]; };
+    const auto dead = [&](const auto& e) {
+      return distances_[r][static_cast<size_t>(e.target)] == kDead;
+    };
     for (AutomatonState& state : automata_[r].states) {
       std::erase_if(state.edges, dead);
       std::erase_if(state.tokens, dead);
       std::erase_if(state.calls, [&](const AutomatonCall& c) {
-        return dead(c) || !live_[static_cast<size_t>(c.rule)][0];
+        return dead(c) || distances_[static_cast<size_t>(c.rule)][0] == kDead;
       });
     }
   }
@@ -236,17 +253,19 @@ void GrammarProgramBuilder::flatten() {
   const auto says_nothing = [](const AutomatonState& state) {
     return state.accepting && state.edges.empty() && state.calls.empty() && state.tokens.empty();
   };
-  const auto mark = [&](int32_t rule) {
+  const auto mark = [&](int32_t rule, int32_t distance) {
     program_.states_.push_back({.edges = static_cast<uint32_t>(program_.edges_.size()),
                                 .calls = static_cast<uint32_t>(program_.calls_.size()),
                                 .tokens = static_cast<uint32_t>(program_.tokens_.size()),
-                                .rule = rule});
+                                .rule = rule,
+                                .distance = distance == kDead ? kGrammarFar : distance});
   };
   for (size_t r = 0; r < rule_count(); ++r) {
     const int32_t start = start_of_rule_[r];
     const auto& states = automata_[r].states;
-    for (const AutomatonState& state : states) {
-      mark(static_cast<int32_t>(r));
+    for (size_t s = 0; s < states.size(); ++s) {
+      const AutomatonState& state = states[s];
+      mark(static_cast<int32_t>(r), distances_[r][s]);
       program_.states_.back().accepting = state.accepting;
       program_.states_.back().plain = !state.accepting && state.calls.empty();
       for (const auto& e : state.edges)
@@ -260,61 +279,8 @@ void GrammarProgramBuilder::flatten() {
       }
     }
   }
-  mark(0);
+  mark(0, kDead);
   program_.start_ = start_of_rule_[0];
-}
-
-// Dijkstra's algorithm from the ends of rules backwards, as Knuth generalised it: a call costs what
-// the called rule does, and counts once the distances of that rule and of what follows are known.
-Result<Unit> GrammarProgramBuilder::find_distances() {
-  const size_t states = program_.state_count();
-  const size_t ways = program_.edges_.size() + program_.tokens_.size() + program_.calls_.size();
-  budget_.steps -= static_cast<int64_t>(states + 2 * ways);
-  if (budget_.steps < 0) return out_of_steps();
-  struct Caller {
-    int32_t state;
-    GrammarCall call;
-  };
-  std::vector<std::vector<int32_t>> before(states);  // where a byte or a token leads from
-  std::vector<std::vector<Caller>> waiting(states);  // calls that the state's distance counts in
-  std::priority_queue<std::pair<int32_t, int32_t>, std::vector<std::pair<int32_t, int32_t>>,
-                      std::greater<>>
-      queue;  // distances and states, the nearest first
-  for (int32_t s = 0; s < static_cast<int32_t>(states); ++s) {
-    for (const AutomatonEdge& e : program_.edges(s)) {
-      auto& list = before[static_cast<size_t>(e.target)];
-      if (list.empty() || list.back() != s) list.push_back(s);
-    }
-    for (const AutomatonToken& e : program_.tokens(s))
-      before[static_cast<size_t>(e.target)].push_back(s);
-    for (const GrammarCall& c : program_.calls(s)) {
-      waiting[static_cast<size_t>(c.start)].push_back({s, c});
-      if (c.target != kTailCall) waiting[static_cast<size_t>(c.target)].push_back({s, c});
-    }
-    if (program_.accepting(s)) queue.emplace(0, s);
-  }
-  std::vector<bool> known(states);
-  const auto reach = [&](int32_t s, int64_t distance) {
-    if (!known[static_cast<size_t>(s)])
-      queue.emplace(static_cast<int32_t>(std::min<int64_t>(distance, kGrammarFar)), s);
-  };
-  while (!queue.empty()) {
-    const auto [distance, state] = queue.top();
-    queue.pop();
-    if (known[static_cast<size_t>(state)]) continue;
-    known[static_cast<size_t>(state)] = true;
-    program_.states_[static_cast<size_t>(state)].distance = distance;
-    for (const int32_t s : before[static_cast<size_t>(state)]) reach(s, int64_t{distance} + 1);
-    for (const Caller& caller : waiting[static_cast<size_t>(state)]) {
-      const GrammarCall& call = caller.call;
-      const bool tail = call.target == kTailCall;
-      if (!known[static_cast<size_t>(call.start)]) continue;
-      if (!tail && !known[static_cast<size_t>(call.target)]) continue;
-      reach(caller.state,
-            int64_t{program_.distance(call.start)} + (tail ? 0 : program_.distance(call.target)));
-    }
-  }
-  return Unit{};
 }
 
 ByteSet GrammarProgramBuilder::first_bytes(int32_t state) const {

@@ -301,6 +301,11 @@ class Serve(unittest.TestCase):
         connection.close()
 
 
+def serve_with_files(count, *flags):
+    """Of a process that may open `count` files, and a model that is not there."""
+    return quern("serve", "/nowhere", *flags, preexec=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (count, count)))
+
+
 class BadCommandLines(unittest.TestCase):
     def refuse(self, *arguments):
         outcome = quern("serve", "/nowhere", *arguments)
@@ -324,19 +329,17 @@ class BadCommandLines(unittest.TestCase):
         self.assertIn("ulimit", self.refuse("--max-connections", "1000000"))
 
     def test_advises_nothing_impossible_where_hardly_a_file_may_be_opened(self):
-        few = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-        done = quern("serve", "/nowhere", preexec=few)
+        done = serve_with_files(64)
         self.assertEqual(done.status, 2, done)
         self.assertIn("raise `ulimit -n`", done.err)
         self.assertNotIn("give at most", done.err)
 
     def test_takes_as_many_connections_as_it_may_open_files(self):
-        few = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-        done = quern("serve", "/nowhere", preexec=few)
+        done = serve_with_files(256)
         self.assertEqual(done.status, 3, done)
         self.assertIn("note: 192 connections at once", done.err)
         self.assertIn("/nowhere", done.err)
-        self.assertIn("give at most 192", quern("serve", "/nowhere", "--max-connections", "500", preexec=few).err)
+        self.assertIn("give at most 192", serve_with_files(256, "--max-connections", "500").err)
 
 
 if __name__ == "__main__":
